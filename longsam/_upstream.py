@@ -1,0 +1,136 @@
+"""All that is taken for granted about upstream's SAM2VideoPredictor, in one place.
+
+Line numbers refer to sam2/sam2_video_predictor.py and sam2/modeling/sam2_base.py at
+https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794ad901a4
+(sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` holds the installed upstream against it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+State = dict[str, Any]
+Output = dict[str, Any]
+"""What the model made of one frame for one object: one entry of the memory bank."""
+
+
+def new_state(
+    images: Any,
+    frame_size: tuple[int, int],
+    device: torch.device,
+    *,
+    offload_video_to_cpu: bool,
+    offload_state_to_cpu: bool,
+) -> State:
+    """A fresh inference state, with every key that upstream's `init_state` (line 43) sets."""
+    height, width = frame_size
+    return {
+        "images": images,
+        "num_frames": len(images),
+        "offload_video_to_cpu": offload_video_to_cpu,
+        "offload_state_to_cpu": offload_state_to_cpu,
+        "video_height": height,
+        "video_width": width,
+        "device": device,
+        "storage_device": torch.device("cpu") if offload_state_to_cpu else device,
+        "point_inputs_per_obj": {},
+        "mask_inputs_per_obj": {},
+        "cached_features": {},
+        "constants": {},
+        "obj_id_to_idx": OrderedDict(),
+        "obj_idx_to_id": OrderedDict(),
+        "obj_ids": [],
+        "output_dict_per_obj": {},
+        "temp_output_dict_per_obj": {},
+        "frames_tracked_per_obj": {},
+    }
+
+
+def objects(state: State) -> Iterator[tuple[int, Any]]:
+    """(object index, object id) of every object."""
+    return iter(state["obj_idx_to_id"].items())
+
+
+def object_idx(state: State, obj_id: Any) -> int | None:
+    """The index of an object, None if there is no such object."""
+    idx: int | None = state["obj_id_to_idx"].get(obj_id)
+    return idx
+
+
+def tracked_outputs(state: State, obj_idx: int) -> dict[int, Output]:
+    """Outputs of frames that were tracked or corrected, by frame index."""
+    outputs: dict[int, Output] = state["output_dict_per_obj"][obj_idx]["non_cond_frame_outputs"]
+    return outputs
+
+
+def conditioning_outputs(state: State, obj_idx: int) -> dict[int, Output]:
+    """Outputs of conditioning frames, by frame index."""
+    outputs: dict[int, Output] = state["output_dict_per_obj"][obj_idx]["cond_frame_outputs"]
+    return outputs
+
+
+def frames_tracked(state: State, obj_idx: int) -> dict[int, Any]:
+    """The frames that upstream knows as tracked: a prompt on one of them is a correction."""
+    tracked: dict[int, Any] = state["frames_tracked_per_obj"][obj_idx]
+    return tracked
+
+
+def has_prompt(state: State, obj_idx: int, frame_idx: int) -> bool:
+    """Whether the user gave points, a box or a mask for the object on this frame."""
+    return (
+        frame_idx in state["point_inputs_per_obj"][obj_idx]
+        or frame_idx in state["mask_inputs_per_obj"][obj_idx]
+    )
+
+
+def reach(model: Any) -> int:
+    """How many frames back tracking reads what it stored; 15 with every released config.
+
+    `_prepare_memory_conditioned_features` (sam2_base.py, line 497) reads memory features of frames
+    up to `1 + (num_maskmem - 2) * memory_temporal_stride_for_eval` away, and object pointers of
+    frames up to `max_obj_ptrs_in_encoder - 1` away.
+    """
+    if model.num_maskmem == 0:
+        return 0
+    features = 1 + (model.num_maskmem - 2) * model.memory_temporal_stride_for_eval
+    pointers = model.max_obj_ptrs_in_encoder - 1 if model.use_obj_ptrs_in_encoder else 0
+    return int(max(features, pointers, 0))
+
+
+def tensors_by_kind(state: State) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that a state holds apart from its frames, with the kind of thing it is."""
+    outputs = [state["output_dict_per_obj"], state["temp_output_dict_per_obj"]]
+    for per_obj in outputs:
+        for by_storage in per_obj.values():
+            for by_frame in by_storage.values():
+                for output in by_frame.values():
+                    yield from _flatten("memory_features", output["maskmem_features"])
+                    yield from _flatten("memory_features", output["maskmem_pos_enc"])
+                    yield from _flatten("masks", output["pred_masks"])
+                    yield from _flatten("object_pointers", output["obj_ptr"])
+                    yield from _flatten("object_pointers", output["object_score_logits"])
+    yield from _flatten("memory_features", state["constants"])
+    yield from _flatten("prompts", state["point_inputs_per_obj"])
+    yield from _flatten("prompts", state["mask_inputs_per_obj"])
+    yield from _flatten("cached_features", state["cached_features"])
+
+
+def _flatten(kind: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield kind, value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _flatten(kind, item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flatten(kind, item)
+
+
+def only_object(state: State, obj_idx: int) -> State:
+    """A view of a state that holds one object, enough for `_clear_non_cond_mem_around_input`."""
+    return {
+        "obj_idx_to_id": {0: state["obj_idx_to_id"][obj_idx]},
+        "output_dict_per_obj": {0: state["output_dict_per_obj"][obj_idx]},
+    }

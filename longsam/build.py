@@ -1,0 +1,98 @@
+"""Builders: upstream's own, told to make our class."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sam2.build_sam import (
+    HF_MODEL_ID_TO_FILENAMES,
+    build_sam2_video_predictor,
+    build_sam2_video_predictor_hf,
+)
+
+from longsam.predictor import LongVideoPredictor, LongVideoPredictorVOS
+
+
+def build_long_video_predictor(
+    config_file: str,
+    ckpt_path: str | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    vos_optimized: bool = False,
+    **kwargs: Any,
+) -> LongVideoPredictor:
+    """Build a LongVideoPredictor with upstream's `build_sam2_video_predictor`.
+
+    Args:
+        config_file: Upstream's name of a config, such as "configs/sam2.1/sam2.1_hiera_l.yaml".
+        ckpt_path: A checkpoint in upstream's format; None leaves the weights random.
+        device: Where the model runs; None is "cuda" where there is a GPU, else "cpu".
+        mode: "eval" to track.
+        hydra_overrides_extra: Changes to the config, such as "++model.image_size=512".
+        apply_postprocessing: Upstream's settings for tracking (fills small holes, and others).
+        vos_optimized: Compile the model's parts; the first frames then take minutes.
+        **kwargs: Passed on to upstream, which ignores them.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        RuntimeError: The checkpoint does not fit the config.
+    """
+    predictor: LongVideoPredictor = build_sam2_video_predictor(
+        config_file,
+        ckpt_path,
+        device=device or _best_device(),
+        mode=mode,
+        hydra_overrides_extra=[
+            _target(LongVideoPredictor, vos_optimized),
+            *hydra_overrides_extra,
+        ],
+        apply_postprocessing=apply_postprocessing,
+        vos_optimized=vos_optimized,
+        **kwargs,
+    )
+    return predictor
+
+
+def build_from_hub(
+    cls: type[LongVideoPredictor],
+    model_id: str,
+    *,
+    device: str | torch.device | None = None,
+    hydra_overrides_extra: Sequence[str] = (),
+    vos_optimized: bool = False,
+    **kwargs: Any,
+) -> LongVideoPredictor:
+    """What `LongVideoPredictor.from_pretrained` does, for it and its subclasses."""
+    if model_id not in HF_MODEL_ID_TO_FILENAMES:
+        raise ValueError(
+            f"{model_id!r} is no released SAM 2 model; upstream knows "
+            f"{', '.join(HF_MODEL_ID_TO_FILENAMES)}."
+        )
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "from_pretrained needs huggingface_hub: `pip install 'longsam[hub]'`. Or download the "
+            "checkpoint and use build_long_video_predictor."
+        ) from error
+    predictor: LongVideoPredictor = build_sam2_video_predictor_hf(
+        model_id,
+        device=device or _best_device(),
+        hydra_overrides_extra=[_target(cls, vos_optimized), *hydra_overrides_extra],
+        vos_optimized=vos_optimized,
+        **kwargs,
+    )
+    return predictor
+
+
+def _target(cls: type[LongVideoPredictor], vos_optimized: bool) -> str:
+    """The override that makes upstream's builder instantiate our class; it wins over its own."""
+    if vos_optimized and cls is LongVideoPredictor:
+        cls = LongVideoPredictorVOS
+    return f"++model._target_={cls.__module__}.{cls.__qualname__}"
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,53 @@
+"""Where frames come from: one small module for each kind of source."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from longsam.frames.base import FrameSource
+from longsam.frames.buffer import FrameBuffer
+from longsam.frames.decord_file import DecordFile
+from longsam.frames.folder import image_folder
+from longsam.frames.sequence import frame_sequence
+from longsam.frames.video_file import VideoFile
+
+Reader = Literal["av", "decord"]
+
+__all__ = ["FrameBuffer", "FrameSource", "Reader", "open_source"]
+
+
+def open_source(
+    video: Any, image_size: int, *, reader: Reader = "av", frames_per_chunk: int
+) -> FrameSource:
+    """Open whatever a user calls a video.
+
+    Args:
+        video: A path to a video file or to a folder of images, or an indexable of frames.
+        image_size: Side of the model's square input, in pixels.
+        reader: What decodes video files.
+        frames_per_chunk: How many frames the decord reader fetches at once.
+
+    Raises:
+        ValueError: The reader is unknown, or the video is of no kind that can be read.
+        FileNotFoundError: There is no such path.
+    """
+    if reader not in get_args(Reader):
+        raise ValueError(f"reader is {reader!r}; it must be one of {', '.join(get_args(Reader))}.")
+    if isinstance(video, (str, os.PathLike)):
+        path = Path(video)
+        if path.is_dir():
+            return image_folder(path, image_size)
+        if reader == "decord":
+            return DecordFile(path, image_size, frames_per_chunk)
+        return VideoFile(path, image_size)
+    if (
+        hasattr(video, "__getitem__")
+        and hasattr(video, "__len__")
+        and not isinstance(video, (bytes, dict))
+    ):
+        return frame_sequence(video, image_size)
+    raise ValueError(
+        f"A video of type {type(video).__name__} cannot be read. Give the path of a video file or "
+        "of a folder of images, or frames by index: a numpy array, a torch tensor, or a list, each "
+        "frame uint8 RGB of shape (height, width, 3)."
+    )

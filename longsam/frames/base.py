@@ -1,0 +1,37 @@
+"""What a source of frames is: a count, a size, and ranges of frames in order."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Frame = npt.NDArray[np.uint8]
+"""One frame, uint8 RGB, height x width x 3."""
+
+
+class FrameSource(ABC):
+    """Frames of one video, resized to the model's square input.
+
+    A source is used by one thread at a time and holds no frame it has given out.
+
+    Attributes:
+        name: What error messages call it: the path, or the kind of array.
+        num_frames: How many frames the video has.
+        frame_size: (height, width) of the original frames in pixels, as displayed.
+    """
+
+    name: str
+    num_frames: int
+    frame_size: tuple[int, int]
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Iterator[Frame]:
+        """Yield frames `start` .. `stop - 1`, each uint8 RGB image_size x image_size x 3.
+
+        Raises:
+            RuntimeError: A frame cannot be read. The frames yielded before it are good.
+        """
+
+    def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
+        """Release files and decoders. A closed source cannot be read."""

@@ -1,0 +1,152 @@
+"""Where in a video file decoding can start: keyframes by frame index and time stamp."""
+
+from bisect import bisect_right
+from typing import NamedTuple
+
+import av
+from tqdm import tqdm
+
+MAX_KEYFRAMES = 4096
+"""Most keyframes that are remembered; beyond it every second one is dropped, so that the index
+of a video of any length stays within about 0.5 MB and seeks decode a little more."""
+
+
+class Keyframe(NamedTuple):
+    """A frame that decodes without any frame before it.
+
+    `pts` is its presentation time stamp, in the stream's time base; None is the start of the file.
+    """
+
+    frame_idx: int
+    pts: int | None
+
+
+class SeekIndex:
+    """Keyframes of one file in order, thinned to a bounded number.
+
+    Attributes:
+        known_until: The keyframes at and before this frame index are known.
+    """
+
+    def __init__(self) -> None:
+        self.known_until = 0
+        self._keyframes = [Keyframe(0, None)]
+        self._min_gap = 1
+
+    @property
+    def last(self) -> Keyframe:
+        """The furthest keyframe known."""
+        return self._keyframes[-1]
+
+    def before(self, frame_idx: int) -> Keyframe:
+        """The nearest known keyframe at or before a frame; the start of the file at worst."""
+        return self._keyframes[self._end(frame_idx) - 1]
+
+    def contradicts(self, keyframe: Keyframe) -> bool:
+        """Whether the index has another time stamp at the same frame index."""
+        known = self.before(keyframe.frame_idx)
+        return known.frame_idx == keyframe.frame_idx and known.pts not in {None, keyframe.pts}
+
+    def forget_from(self, frame_idx: int) -> None:
+        """Drop all keyframes at and after a frame, but never the start of the file."""
+        del self._keyframes[max(self._end(frame_idx - 1), 1) :]
+
+    def _end(self, frame_idx: int) -> int:
+        return bisect_right(self._keyframes, frame_idx, key=lambda keyframe: keyframe.frame_idx)
+
+    def add(self, keyframe: Keyframe) -> None:
+        """Note a keyframe beyond the last one; others are known or were thinned out."""
+        if keyframe.frame_idx < self.last.frame_idx + self._min_gap:
+            return
+        self._keyframes.append(keyframe)
+        if len(self._keyframes) > MAX_KEYFRAMES:
+            del self._keyframes[1::2]
+            self._min_gap *= 2
+
+
+class PacketScan:
+    """Reads packets without decoding them: counts the frames and notes the keyframes.
+
+    A packet holds one frame unless the container marks it to be discarded. Frames are shown in the
+    order of their time stamps, which is not the order of the packets: frames that are stored after
+    a keyframe and shown before it (leading pictures, in open GOPs) count towards its index.
+
+    Args:
+        container: The file, newly opened; the scan keeps it and goes on from where it stopped.
+        stream: Its video stream.
+        first_pts: Time stamp of frame 0; what comes before it cannot be decoded. None if frames
+            carry no time stamps; then nothing is noted and only the count is right.
+        index: Receives the keyframes.
+
+    Attributes:
+        num_frames: How many frames the packets read so far hold.
+        agrees: False once a keyframe was found elsewhere than decoding had found it.
+    """
+
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        first_pts: int | None,
+        index: SeekIndex,
+    ):
+        self.num_frames = 0
+        self._size = max(container.size, 0)
+        self._packets = container.demux(stream)
+        self._position = 0
+        self._first_pts = first_pts
+        self._index = index
+        self.agrees = True
+        self._unsettled: list[Keyframe] = []  # keyframes whose leading pictures may still follow
+
+    def run(self, *, until: int | None = None, progress: str) -> None:
+        """Scan on, to the end or until the keyframes at or before frame `until` are known.
+
+        Args:
+            until: A frame index.
+            progress: Text of the progress bar, shown when the scan takes over two seconds.
+        """
+        with tqdm(
+            desc=progress,
+            total=self._size,
+            initial=self._position,
+            unit="B",
+            unit_scale=True,
+            delay=2,
+        ) as bar:
+            while until is None or self._index.known_until < until:
+                packet = next(self._packets, None)
+                if packet is None:
+                    for keyframe in self._unsettled:
+                        self._settle(keyframe)
+                    self._unsettled = []
+                    self._index.known_until = max(self._index.known_until, self.num_frames - 1)
+                    return
+                self._count(packet)
+                if packet.pos is not None and packet.pos > self._position:
+                    bar.update(packet.pos - self._position)
+                    self._position = packet.pos
+
+    def _count(self, packet: "av.Packet[av.VideoStream]") -> None:
+        if packet.size == 0 or packet.is_discard:
+            return
+        pts = packet.pts
+        if pts is not None and self._first_pts is not None:
+            if pts < self._first_pts:
+                return
+            still_unsettled = []
+            for keyframe in self._unsettled:
+                assert keyframe.pts is not None
+                if pts < keyframe.pts:
+                    still_unsettled.append(Keyframe(keyframe.frame_idx + 1, keyframe.pts))
+                else:
+                    self._settle(keyframe)
+            self._unsettled = still_unsettled
+            if packet.is_keyframe:
+                self._unsettled.append(Keyframe(self.num_frames, pts))
+        self.num_frames += 1
+
+    def _settle(self, keyframe: Keyframe) -> None:
+        self.agrees = self.agrees and not self._index.contradicts(keyframe)
+        self._index.add(keyframe)
+        self._index.known_until = max(self._index.known_until, keyframe.frame_idx)

@@ -1,0 +1,291 @@
+"""Video files, decoded by FFmpeg through PyAV, frame by frame."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from longsam.frames.base import Frame, FrameSource
+from longsam.frames.seek_index import Keyframe, PacketScan, SeekIndex
+
+MAX_DECODER_THREADS = 4
+"""Each decoder thread holds a decoded frame (12 MB at 4K); four outrun every SAM 2 model."""
+
+FORWARD_WITHOUT_SEEKING = 256
+"""A jump ahead of at most so many frames, with no keyframe known on the way, is decoded through."""
+
+
+class VideoFile(FrameSource):
+    """A file of any format FFmpeg reads, decoded in one sequential pass.
+
+    The frames are those that `decord.VideoReader(path, width=S, height=S)` gives when iterated, bit
+    for bit where decord reads the file rightly: FFmpeg's bilinear scaling to RGB, after rotation.
+    Jumps and reverse reading seek to a keyframe by its time stamp and decode on from there.
+
+    Args:
+        path: The file.
+        image_size: Side of the model's square input, in pixels.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is empty, is not video, or has no video stream.
+        RuntimeError: The first frame cannot be decoded.
+    """
+
+    def __init__(self, path: Path, image_size: int):
+        if not path.exists():
+            raise FileNotFoundError(f"There is no video file or image folder at {path}.")
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path} is empty (0 bytes); copy or record it again.")
+        self.name = str(path)
+        self._path = path
+        self._image_size = image_size
+        self._index = SeekIndex()
+        self._scan: PacketScan | None = None
+        self._scan_agrees = True
+        self._graph: _ScalingGraph | None = None
+        self._warned_of_damage = False
+
+        self._rewind()
+        first = self._decode()
+        self._has_pts = first.pts is not None
+        self._first_pts = first.pts
+        self._pending: av.VideoFrame | None = first  # decoded, and not yet read
+        self._next_idx = 0
+        self._coded_size = (first.height, first.width)
+        sideways = first.rotation % 360 in {90, 270}
+        self.frame_size = (first.width, first.height) if sideways else self._coded_size
+        self.num_frames = self._stated_num_frames() or self._counted_num_frames()
+
+    def read(self, start: int, stop: int) -> Iterator[Frame]:
+        self._go_to(start)
+        for _ in range(start, stop):
+            yield self._scaled(self._next())
+
+    def close(self) -> None:
+        self._container.close()
+        self._scan = None
+
+    # Counting -------------------------------------------------------------------------------
+
+    def _stated_num_frames(self) -> int:
+        """The count in the header; 0 where there is none, or where an edit list cuts frames off."""
+        stated = self._stream.frames
+        if "mp4" not in self._container.format.name.split(",") or not stated:
+            return 0
+        entries = self._stream.index_entries
+        if len(entries) != stated or entries[0].is_discard or entries[stated - 1].is_discard:
+            return 0
+        return stated
+
+    def _counted_num_frames(self) -> int:
+        scan = self._open_scan()
+        scan.run(progress=f"counting the frames of {self._path.name}")
+        return scan.num_frames
+
+    def _open_scan(self) -> PacketScan:
+        if self._scan is None:
+            container, stream = self._open()
+            self._scan = PacketScan(container, stream, self._first_pts, self._index)
+        return self._scan
+
+    # Decoding in order ----------------------------------------------------------------------
+
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        try:
+            container = av.open(self._path)
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(
+                f"{self._path} cannot be opened as a video ({_reason(error)}). Check that it "
+                "plays; a recording that was cut off may need its index repaired, and "
+                "`ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4` converts what FFmpeg can read."
+            ) from error
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or (
+            stream.disposition & av.stream.Disposition.attached_pic
+        ):
+            container.close()
+            raise ValueError(f"{self._path} has no video stream (only sound or cover art?).")
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(MAX_DECODER_THREADS, os.cpu_count() or 1)
+        return container, stream
+
+    def _rewind(self) -> None:
+        """Open the file anew, at its start."""
+        self._container, self._stream = self._open()
+        self._frames = self._container.decode(self._stream)
+        self._next_idx = 0
+        self._pending = None
+
+    def _decode(self) -> av.VideoFrame:
+        """The next frame that the decoder gives, whichever it is."""
+        try:
+            return next(self._frames)
+        except StopIteration:
+            reason = "the file ends"
+        except (av.FFmpegError, OSError) as error:
+            reason = _reason(error)
+        frame_idx = self._next_idx
+        self._next_idx = -1  # the decoder is of no more use: the next read seeks
+        if frame_idx == 0:
+            raise RuntimeError(f"{self._path}: not one frame can be decoded ({reason}).")
+        raise RuntimeError(
+            f"{self._path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({reason}); "
+            f"the file is cut off or damaged there. Frames 0 to {frame_idx - 1} are good, and so "
+            "are their masks. To go on past the damage, start from a later frame, or repair the "
+            "file with `ffmpeg -err_detect ignore_err -i INPUT -c:v libx264 OUTPUT.mp4`."
+        )
+
+    def _next(self) -> av.VideoFrame:
+        """The frame at `_next_idx`, and one step on."""
+        frame, self._pending = self._pending or self._decode(), None
+        frame_idx = self._next_idx
+        self._next_idx += 1
+        if frame.key_frame and frame.pts is not None and frame_idx > 0:
+            self._note(Keyframe(frame_idx, frame.pts))
+        self._index.known_until = max(self._index.known_until, frame_idx)
+        if (frame.height, frame.width) != self._coded_size:
+            raise RuntimeError(
+                f"{self._path}: the frame size changes from {self._coded_size[1]}x"
+                f"{self._coded_size[0]} to {frame.width}x{frame.height} pixels at frame "
+                f"{frame_idx}. Convert the file to one size first: "
+                "`ffmpeg -i INPUT -vf scale=W:H -c:v libx264 OUTPUT.mp4`."
+            )
+        if frame.is_corrupt and not self._warned_of_damage:
+            self._warned_of_damage = True
+            warnings.warn(
+                f"{self._path}: frame {frame_idx} is damaged; the decoder filled in what is "
+                "missing. Masks from here on may suffer. Later damage is not reported.",
+                stacklevel=2,
+            )
+        if self._next_idx == self.num_frames:
+            self._check_end()
+        return frame
+
+    def _check_end(self) -> None:
+        """Warn where the file goes on after the last frame that its header states."""
+        try:
+            self._pending = next(self._frames, None)
+        except (av.FFmpegError, OSError):
+            return
+        if self._pending is not None:
+            warnings.warn(
+                f"{self._path} states {self.num_frames} frames but holds more; those after frame "
+                f"{self.num_frames - 1} are not read. `ffmpeg -i INPUT -c copy OUTPUT.mp4` "
+                "writes the header anew.",
+                stacklevel=2,
+            )
+
+    # Jumps ----------------------------------------------------------------------------------
+
+    def _note(self, keyframe: Keyframe) -> None:
+        """Note a keyframe met while decoding in order, and hold it against the packet scan."""
+        if self._index.contradicts(keyframe):
+            self._scan_agrees = False
+            self._index.forget_from(keyframe.frame_idx)
+            warnings.warn(
+                f"{self._path}: packets and frames do not agree at frame {keyframe.frame_idx}, so "
+                "frames that were reached by a jump before (prompts ahead of tracking, reverse) "
+                "may have been others. From here on jumps decode all that lies between.",
+                stacklevel=2,
+            )
+        self._index.add(keyframe)
+
+    def _go_to(self, target: int) -> None:
+        """Make `target` the next frame that is read."""
+        ahead = target - self._next_idx
+        if self._next_idx < 0 or not 0 <= ahead <= FORWARD_WITHOUT_SEEKING:
+            if self._has_pts and self._scan_agrees and self._index.known_until < target:
+                scan = self._open_scan()
+                scan.run(until=target, progress=f"indexing {self._path.name}")
+                self._scan_agrees = scan.agrees
+            start = self._index.before(target)
+            if ahead < 0 or self._next_idx < start.frame_idx:
+                self._seek(start)
+        while self._next_idx < target:
+            self._next()
+
+    def _seek(self, keyframe: Keyframe) -> None:
+        """Make a keyframe the next frame, or an earlier one where the file will not have it."""
+        while keyframe.pts is not None:
+            self._pending = None
+            self._container.seek(keyframe.pts, stream=self._stream, backward=True)
+            self._frames = self._container.decode(self._stream)
+            self._next_idx = keyframe.frame_idx
+            if self._skip_to(keyframe.pts):
+                return
+            keyframe = self._index.before(keyframe.frame_idx - 1)
+        self._rewind()
+
+    def _skip_to(self, pts: int) -> bool:
+        """Decode up to the frame of this time stamp; False if the seek landed behind it."""
+        try:
+            for frame in self._frames:
+                if frame.pts is None or frame.pts > pts:
+                    return False
+                if frame.pts == pts:
+                    self._pending = frame
+                    return True
+        except (av.FFmpegError, OSError):
+            pass
+        return False
+
+    # Scaling --------------------------------------------------------------------------------
+
+    def _scaled(self, frame: av.VideoFrame) -> Frame:
+        kind = (frame.format.name, frame.rotation % 360)
+        if self._graph is None or self._graph.kind != kind:
+            self._graph = _ScalingGraph(self._stream, frame, self._image_size)
+        return self._graph.run(frame)
+
+
+class _ScalingGraph:
+    """FFmpeg's filters that turn a decoded frame into the model's input, as decord does.
+
+    decord 0.6.0 builds "transpose (for rotation), scale with SWS_BILINEAR, format rgb24"; the same
+    filters of a newer FFmpeg give the same pixels.
+    """
+
+    def __init__(self, stream: av.VideoStream, frame: av.VideoFrame, image_size: int):
+        self.kind = (frame.format.name, frame.rotation % 360)
+        turns: list[tuple[str, str]] = {
+            0: [],
+            90: [("transpose", "2")],
+            180: [("transpose", "1"), ("transpose", "1")],
+            270: [("transpose", "1")],
+        }.get(self.kind[1], [])
+        graph = av.filter.Graph()
+        self._source = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=stream.time_base,
+        )
+        self._sink = graph.add("buffersink")
+        last = self._source
+        for name, arguments in [
+            *turns,
+            ("scale", f"{image_size}:{image_size}:flags=bilinear"),
+            ("format", "rgb24"),
+        ]:
+            node = graph.add(name, arguments)
+            last.link_to(node)
+            last = node
+        last.link_to(self._sink)
+        graph.configure()
+        self._graph = graph
+
+    def run(self, frame: av.VideoFrame) -> Frame:
+        self._source.push(frame)
+        scaled = self._sink.pull()
+        assert isinstance(scaled, av.VideoFrame)
+        array = scaled.to_ndarray()
+        assert array.dtype == np.uint8
+        return array.astype(np.uint8, copy=False)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

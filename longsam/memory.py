@@ -1,0 +1,217 @@
+"""What a state remembers of the frames it has tracked, and what it forgets."""
+
+import warnings
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+from longsam import _upstream
+from longsam._upstream import State
+
+KEY = "longsam"
+"""The one key that is added to upstream's inference state."""
+
+
+class FrameRanges:
+    """A set of frame indices that stays small while they come in runs."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def __contains__(self, frame_idx: int) -> bool:
+        at = bisect_right(self._starts, frame_idx) - 1
+        return at >= 0 and frame_idx < self._stops[at]
+
+    def add(self, frame_idx: int) -> None:
+        at = bisect_right(self._starts, frame_idx) - 1
+        if at >= 0 and frame_idx < self._stops[at]:
+            return
+        joins_left = at >= 0 and self._stops[at] == frame_idx
+        joins_right = at + 1 < len(self._starts) and self._starts[at + 1] == frame_idx + 1
+        if joins_left and joins_right:
+            self._stops[at] = self._stops.pop(at + 1)
+            del self._starts[at + 1]
+        elif joins_left:
+            self._stops[at] += 1
+        elif joins_right:
+            self._starts[at + 1] -= 1
+        else:
+            self._starts.insert(at + 1, frame_idx)
+            self._stops.insert(at + 1, frame_idx + 1)
+
+
+@dataclass
+class Memory:
+    """What is kept besides upstream's own keys, under `inference_state["longsam"]`.
+
+    Attributes:
+        window: How many of the frames tracked last are kept.
+        reach: How many frames back tracking reads.
+        pass_start: First frame of the last pass; what lies within reach of it is kept.
+        recent: The frames tracked last, oldest first (a dict for its order).
+        tracked: For each object id all the frames that passes have tracked, forgotten or not.
+    """
+
+    window: int
+    reach: int
+    pass_start: int | None = None
+    recent: dict[int, None] = field(default_factory=dict)
+    tracked: dict[Any, FrameRanges] = field(default_factory=dict)
+
+    def keeps(self, frame_idx: int) -> bool:
+        """Whether a frame without prompts is kept."""
+        if frame_idx in self.recent:
+            return True
+        if self.pass_start is None:
+            return False
+        from_start = frame_idx - self.pass_start
+        # A reverse pass from frame 0 has no frames, so nobody will read those after it.
+        return -self.reach <= from_start <= (self.reach if self.pass_start > 0 else 0)
+
+
+def new_memory(model: Any, memory_window: int | None) -> Memory:
+    """The memory of a fresh state.
+
+    Args:
+        model: The predictor.
+        memory_window: How many recent frames to keep; None means `2 * reach + 1`.
+
+    Raises:
+        ValueError: `memory_window` is no whole number above 0.
+    """
+    reach = _upstream.reach(model)
+    if memory_window is None:
+        return Memory(2 * reach + 1, reach)
+    if isinstance(memory_window, bool) or not isinstance(memory_window, int) or memory_window < 1:
+        raise ValueError(
+            f"memory_window is {memory_window!r}; it must be a whole number of frames, at least 1. "
+            f"This model needs {reach} to track exactly as upstream; None means {2 * reach + 1}, "
+            "with which recent frames can be corrected exactly too."
+        )
+    if memory_window < reach:
+        warnings.warn(
+            f"memory_window is {memory_window}, but this model reads {reach} frames back: masks "
+            "will differ from upstream's. Use None, or at least "
+            f"{reach}, for the same masks.",
+            stacklevel=3,
+        )
+    return Memory(memory_window, reach)
+
+
+def forget(state: State, frame_idx: int, *, starts_pass: bool) -> None:
+    """Note that a frame was tracked, and forget all that is no longer kept.
+
+    For each object stay the frames that `Memory.keeps` names and the frames with prompts on this
+    object. A frame that no pass has tracked (its prompt was cleared before) stays as well.
+    """
+    memory: Memory = state[KEY]
+    if starts_pass:
+        memory.pass_start = frame_idx
+    memory.recent.pop(frame_idx, None)
+    memory.recent[frame_idx] = None
+    while len(memory.recent) > memory.window:
+        del memory.recent[next(iter(memory.recent))]
+
+    for obj_idx, obj_id in _upstream.objects(state):
+        ever_tracked = memory.tracked.setdefault(obj_id, FrameRanges())
+        ever_tracked.add(frame_idx)
+        for by_frame in (
+            _upstream.tracked_outputs(state, obj_idx),
+            _upstream.frames_tracked(state, obj_idx),
+        ):
+            for held in list(by_frame):
+                if (
+                    not memory.keeps(held)
+                    and held in ever_tracked
+                    and not _upstream.has_prompt(state, obj_idx, held)
+                ):
+                    del by_frame[held]
+
+
+def is_forgotten(state: State, obj_id: Any, frame_idx: int) -> bool:
+    """Whether an object was tracked on a frame and nothing of it is left."""
+    obj_idx = _upstream.object_idx(state, obj_id)
+    return (
+        obj_idx is not None
+        and frame_idx in state[KEY].tracked.get(obj_id, ())
+        and frame_idx not in _upstream.frames_tracked(state, obj_idx)
+        and frame_idx not in _upstream.tracked_outputs(state, obj_idx)
+        and frame_idx not in _upstream.conditioning_outputs(state, obj_idx)
+    )
+
+
+def forget_objects(state: State) -> None:
+    """Forget what is noted of objects that are no more."""
+    memory: Memory = state[KEY]
+    memory.tracked = {
+        obj_id: ranges for obj_id, ranges in memory.tracked.items() if obj_id in state["obj_ids"]
+    }
+    if not memory.tracked:
+        memory.recent.clear()
+        memory.pass_start = None
+
+
+def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
+    """Warn that a prompt on a forgotten frame does not correct it but starts anew there."""
+    if is_forgotten(state, obj_id, frame_idx):
+        warnings.warn(
+            f"Frame {frame_idx} was tracked and has been forgotten (memory_window is "
+            f"{state[KEY].window}), so this prompt for object {obj_id!r} does not correct the old "
+            "mask: the frame becomes an initial conditioning frame, as if never tracked. For "
+            "corrections further back, give init_state a larger memory_window.",
+            stacklevel=4,
+        )
+
+
+def warn_of_forgotten_past(state: State, start_idx: int, *, reverse: bool) -> None:
+    """Warn that a pass starts where the frames it should go on from have been forgotten."""
+    memory: Memory = state[KEY]
+    if memory.window < memory.reach:
+        return  # init_state has said that masks differ
+    step = 1 if reverse else -1
+    read = range(start_idx + step, start_idx + step * (memory.reach + 1), step)
+    for obj_idx, obj_id in _upstream.objects(state):
+        if start_idx in _upstream.conditioning_outputs(state, obj_idx):
+            continue
+        lost = [frame_idx for frame_idx in read if is_forgotten(state, obj_id, frame_idx)]
+        if lost:
+            warnings.warn(
+                f"The pass starts at frame {start_idx}, but the frames {min(lost)} to {max(lost)} "
+                f"that it goes on from have been forgotten (memory_window is {memory.window}), so "
+                f"the masks of object {obj_id!r} will differ from upstream's. Start at one of the "
+                f"last {memory.window - memory.reach} frames tracked or at a conditioning frame, "
+                "or give init_state a larger memory_window.",
+                stacklevel=3,
+            )
+            return
+
+
+def bytes_by_kind(state: State) -> dict[str, dict[str, int]]:
+    """Bytes that a state holds, by kind and by device. Shared storage counts once."""
+    usage: dict[str, dict[str, int]] = {
+        kind: {}
+        for kind in (
+            "memory_features",
+            "masks",
+            "object_pointers",
+            "prompts",
+            "cached_features",
+            "frame_buffer",
+            "total",
+        )
+    }
+    counted = set()
+
+    def count(kind: str, device: str, num_bytes: int) -> None:
+        for row in (usage[kind], usage["total"]):
+            row[device] = row.get(device, 0) + num_bytes
+
+    for kind, tensor in _upstream.tensors_by_kind(state):
+        storage = tensor.untyped_storage()
+        address = (tensor.device, storage.data_ptr())
+        if address not in counted:
+            counted.add(address)
+            count(kind, str(tensor.device), storage.nbytes())
+    count("frame_buffer", "cpu", state["images"].num_bytes)
+    return usage

@@ -1,0 +1,260 @@
+"""LongVideoPredictor: what differs from upstream's SAM2VideoPredictor, and nothing else."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
+
+from longsam import _upstream, memory
+from longsam._upstream import State
+from longsam.frames import FrameBuffer, Reader, open_source
+
+FRAMES_PER_CHUNK = 32
+"""Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
+
+
+class LongVideoPredictor(SAM2VideoPredictor):
+    """SAM 2's video predictor for video of any length, at constant memory.
+
+    It is upstream's `SAM2VideoPredictor` with the same calls and the same masks. Frames are decoded
+    as they are needed, and after each tracked frame all is forgotten that will not be read again.
+    Build it with `build_long_video_predictor` or `from_pretrained`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "LongVideoPredictor":
+        """Load a released model from the Hugging Face hub (needs the extra `longsam[hub]`).
+
+        Args:
+            model_id: For instance "facebook/sam2.1-hiera-large".
+            **kwargs: As in `build_long_video_predictor`, except config and checkpoint.
+
+        Raises:
+            ValueError: Upstream knows no model of this name.
+            ImportError: huggingface_hub is not installed.
+        """
+        from longsam.build import build_from_hub  # which imports this module
+
+        return build_from_hub(cls, model_id, **kwargs)
+
+    @torch.inference_mode()
+    def init_state(
+        self,
+        video_path: Any,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+        *,
+        memory_window: int | None = None,
+        frames_per_chunk: int = FRAMES_PER_CHUNK,
+        reader: Reader = "av",
+    ) -> State:
+        """Open a video and encode its first frame; nothing else is decoded.
+
+        Written anew because upstream's calls `load_video_frames`, which loads all frames, with no
+        hook in between:
+        https://github.com/facebookresearch/sam2/blob/2b90b9f5ceec907a1c18123530e92e794ad901a4/sam2/sam2_video_predictor.py#L43
+
+        Args:
+            video_path: A video file that FFmpeg reads; a folder of images (JPEG, PNG, WebP, BMP or
+                TIFF; where there are JPEGs, only these); or frames by index: a numpy array or
+                memory map, a torch tensor, a list, or any object with `len` and `[]`, of uint8 RGB
+                frames, height x width x 3; or a list of image paths.
+            offload_video_to_cpu: Normalize frames on the CPU instead of the model's device.
+            offload_state_to_cpu: Keep memory features and masks in CPU memory.
+            async_loading_frames: Accepted for upstream's sake; frames are always loaded in the
+                background while a pass runs.
+            memory_window: How many of the frames tracked last are remembered, besides the frames
+                with prompts and those around the start of the last pass. None means
+                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): tracking on
+                is exact, and so is a correction on any of the last `reach + 1` frames. `reach`
+                (15) is the least that tracks exactly; below it masks differ from upstream's.
+            frames_per_chunk: How many frames are decoded ahead at most, uint8, 3 MiB each at
+                1024 x 1024. More make reading in reverse faster.
+            reader: What decodes video files. "av" (PyAV) gives the pixels upstream sees, in one
+                sequential pass. "decord" reads in chunks; slower and heavier, and it refuses files
+                in which decord gives wrong frames after a seek.
+
+        Returns:
+            The inference state, with upstream's keys and one of ours.
+
+        Raises:
+            FileNotFoundError: There is no such file or folder.
+            ValueError: The video is of no kind that can be read, or an option has a wrong value.
+            RuntimeError: The first frame cannot be read.
+            ImportError: reader="decord" without decord.
+        """
+        if isinstance(frames_per_chunk, bool) or not isinstance(frames_per_chunk, int):
+            raise ValueError(f"frames_per_chunk is {frames_per_chunk!r}; it must be an int.")
+        if frames_per_chunk < 1:
+            raise ValueError(f"frames_per_chunk is {frames_per_chunk}; it must be at least 1.")
+        remembered = memory.new_memory(self, memory_window)
+        source = open_source(
+            video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
+        )
+        device = torch.device("cpu") if offload_video_to_cpu else self.device
+        state = _upstream.new_state(
+            FrameBuffer(source, self.image_size, frames_per_chunk, device),
+            source.frame_size,
+            self.device,
+            offload_video_to_cpu=offload_video_to_cpu,
+            offload_state_to_cpu=offload_state_to_cpu,
+        )
+        state[memory.KEY] = remembered
+        self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
+        return state
+
+    def propagate_in_video(
+        self,
+        inference_state: State,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[int, list[Any], torch.Tensor]]:
+        """Track all objects through the video, as upstream does, and forget behind.
+
+        Args:
+            inference_state: From `init_state`, with at least one prompt for each object.
+            start_frame_idx: Where to start; None is the first conditioning frame.
+            max_frame_num_to_track: Up to so many frames after the first; None is all.
+            reverse: Track towards frame 0.
+
+        Yields:
+            (frame_idx, object ids, mask logits), the logits float32, num_objects x 1 x height x
+            width of the video, on the model's device; above 0 is the object.
+
+        Raises:
+            RuntimeError: No prompt was given, or a frame cannot be read. Masks yielded before are
+                good, and a pass may be started again from a later frame.
+            ValueError: `start_frame_idx` is outside the video.
+        """
+        if start_frame_idx is not None:
+            _check_frame_idx(inference_state, start_frame_idx, "start_frame_idx")
+        # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
+        # here so that only the frames of the pass itself are read ahead.
+        self.propagate_in_video_preflight(inference_state)
+        steps = super().propagate_in_video(
+            inference_state, start_frame_idx, max_frame_num_to_track, reverse
+        )
+        starts_pass = True
+        if start_frame_idx is not None:
+            memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
+        for frame_idx, obj_ids, mask_logits in inference_state["images"].serve(
+            steps, reverse=reverse
+        ):
+            memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
+            starts_pass = False
+            yield frame_idx, obj_ids, mask_logits
+
+    def add_new_points_or_box(
+        self,
+        inference_state: State,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> tuple[int, list[Any], torch.Tensor]:
+        """Upstream's call; on a frame that was forgotten it warns (see README, Exactness).
+
+        Raises:
+            ValueError: `frame_idx` is outside the video, or upstream refuses the prompt.
+        """
+        _check_frame_idx(inference_state, frame_idx, "frame_idx")
+        memory.warn_of_forgotten_prompt(inference_state, obj_id, frame_idx)
+        return super().add_new_points_or_box(  # type: ignore[no-any-return]
+            inference_state,
+            frame_idx,
+            obj_id,
+            points,
+            labels,
+            clear_old_points,
+            normalize_coords,
+            box,
+        )
+
+    def add_new_mask(
+        self, inference_state: State, frame_idx: int, obj_id: Any, mask: Any
+    ) -> tuple[int, list[Any], torch.Tensor]:
+        """Upstream's call; on a frame that was forgotten it warns (see README, Exactness).
+
+        Raises:
+            ValueError: `frame_idx` is outside the video.
+        """
+        _check_frame_idx(inference_state, frame_idx, "frame_idx")
+        memory.warn_of_forgotten_prompt(inference_state, obj_id, frame_idx)
+        return super().add_new_mask(inference_state, frame_idx, obj_id, mask)  # type: ignore[no-any-return]
+
+    def remove_object(
+        self, inference_state: State, obj_id: Any, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[Any], list[tuple[int, torch.Tensor]]]:
+        """Upstream's call, and what is noted of the object goes too."""
+        removed = super().remove_object(inference_state, obj_id, strict, need_output)
+        memory.forget_objects(inference_state)
+        return removed  # type: ignore[no-any-return]
+
+    def reset_state(self, inference_state: State) -> None:
+        """Upstream's call, and what is noted of the objects goes too."""
+        super().reset_state(inference_state)
+        memory.forget_objects(inference_state)
+
+    def memory_usage(self, inference_state: State) -> dict[str, dict[str, int]]:
+        """What the state holds, in bytes.
+
+        Returns:
+            By kind ("memory_features", "masks", "object_pointers", "prompts", "cached_features",
+            "frame_buffer" and their "total"), then by device ("cpu", "cuda:0"). The model and the
+            decoder's own memory are not in it.
+        """
+        return memory.bytes_by_kind(inference_state)
+
+    def _clear_obj_non_cond_mem_around_input(
+        self, inference_state: State, frame_idx: int, obj_idx: int
+    ) -> None:
+        """The method that upstream calls under `clear_non_cond_mem_around_input` and lacks.
+
+        Upstream has it for all objects at once; here it sees one. A correction on the frame itself
+        is what the user has just given and stays. (sam2 issue 571)
+        """
+        outputs = _upstream.tracked_outputs(inference_state, obj_idx)
+        correction = outputs.get(frame_idx)
+        self._clear_non_cond_mem_around_input(
+            _upstream.only_object(inference_state, obj_idx), frame_idx
+        )
+        if correction is not None and _upstream.has_prompt(inference_state, obj_idx, frame_idx):
+            outputs[frame_idx] = correction
+
+
+class LongVideoPredictorVOS(LongVideoPredictor, SAM2VideoPredictorVOS):
+    """The same with upstream's compiled components (`vos_optimized=True`)."""
+
+
+def _match_memory_dtype(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let memory attention run without autocast when it reads no object pointer.
+
+    Memory features are stored in bfloat16. Upstream concatenates them with object pointers, which
+    makes them float32 again; where there is no pointer (an object prompted on a later frame) they
+    stay bfloat16 and the first layer refuses them. The cast is the one that the pointers cause.
+    """
+    memory_features, frame_features = kwargs["memory"], kwargs["curr"][0]
+    if not torch.is_autocast_enabled(frame_features.device.type):
+        kwargs["memory"] = memory_features.to(frame_features.dtype)
+    return args, kwargs
+
+
+def _check_frame_idx(state: State, frame_idx: int, name: str) -> None:
+    num_frames = state["num_frames"]
+    if not 0 <= frame_idx < num_frames:
+        raise ValueError(
+            f"{name} is {frame_idx}, which is outside {state['images'].source.name}: it has "
+            f"{num_frames} frames, 0 to {num_frames - 1}."
+        )
