@@ -94,7 +94,7 @@ def new_memory(model: Any, memory_window: int | None) -> Memory:
             f"memory_window is {memory_window}, but this model reads {reach} frames back: masks "
             "will differ from upstream's. Use None, or at least "
             f"{reach}, for the same masks.",
-            stacklevel=3,
+            stacklevel=4,  # above init_state and its decorator
         )
     return Memory(memory_window, reach)
 
@@ -138,6 +138,7 @@ def is_forgotten(state: State, obj_id: Any, frame_idx: int) -> bool:
         and frame_idx not in _upstream.frames_tracked(state, obj_idx)
         and frame_idx not in _upstream.tracked_outputs(state, obj_idx)
         and frame_idx not in _upstream.conditioning_outputs(state, obj_idx)
+        and not _upstream.has_prompt(state, obj_idx, frame_idx)
     )
 
 
@@ -160,7 +161,7 @@ def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
             f"{state[KEY].window}), so this prompt for object {obj_id!r} does not correct the old "
             "mask: the frame becomes an initial conditioning frame, as if never tracked. For "
             "corrections further back, give init_state a larger memory_window.",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

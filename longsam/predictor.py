@@ -8,7 +8,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
 from longsam import _upstream, memory
 from longsam._upstream import State
-from longsam.frames import FrameBuffer, Reader, open_source
+from longsam.frames import FrameBuffer, ImageFiles, Reader, open_source
 
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
@@ -67,8 +67,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 frames, height x width x 3; or a list of image paths.
             offload_video_to_cpu: Normalize frames on the CPU instead of the model's device.
             offload_state_to_cpu: Keep memory features and masks in CPU memory.
-            async_loading_frames: Accepted for upstream's sake; frames are always loaded in the
-                background while a pass runs.
+            async_loading_frames: Frames are always loaded in the background while a pass runs. For
+                image files this normalizes in float64, as upstream's loader does when asked so,
+                and the last bit of a mask may depend on it.
             memory_window: How many of the frames tracked last are remembered, besides the frames
                 with prompts and those around the start of the last pass. None means
                 `2 * reach + 1`, 31 with the released models (about 23 MiB an object): tracking on
@@ -97,9 +98,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
         source = open_source(
             video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
         )
-        device = torch.device("cpu") if offload_video_to_cpu else self.device
+        in_float64 = async_loading_frames and isinstance(source, ImageFiles)
+        images = FrameBuffer(
+            source,
+            self.image_size,
+            frames_per_chunk,
+            torch.device("cpu") if offload_video_to_cpu or in_float64 else self.device,
+            torch.float64 if in_float64 else torch.float32,
+        )
         state = _upstream.new_state(
-            FrameBuffer(source, self.image_size, frames_per_chunk, device),
+            images,
             source.frame_size,
             self.device,
             offload_video_to_cpu=offload_video_to_cpu,
@@ -195,10 +203,21 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def remove_object(
         self, inference_state: State, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, torch.Tensor]]]:
-        """Upstream's call, and what is noted of the object goes too."""
-        removed = super().remove_object(inference_state, obj_id, strict, need_output)
+        """Upstream's call, and what is noted of the object goes too.
+
+        Returns:
+            The remaining object ids, and (frame_idx, mask logits) of the frames on which the
+            removed object had prompts, except those that are forgotten for a remaining object.
+        """
+        obj_ids, updated = super().remove_object(inference_state, obj_id, strict, need_output)
         memory.forget_objects(inference_state)
-        return removed  # type: ignore[no-any-return]
+        return obj_ids, [
+            (frame_idx, mask_logits)
+            for frame_idx, mask_logits in updated
+            if not any(
+                memory.is_forgotten(inference_state, obj_id, frame_idx) for obj_id in obj_ids
+            )
+        ]
 
     def reset_state(self, inference_state: State) -> None:
         """Upstream's call, and what is noted of the objects goes too."""

@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 from longsam.frames.base import FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
-from longsam.frames.folder import image_folder
+from longsam.frames.folder import ImageFiles, image_folder
 from longsam.frames.sequence import frame_sequence
 from longsam.frames.video_file import VideoFile
 
 Reader = Literal["av", "decord"]
 
-__all__ = ["FrameBuffer", "FrameSource", "Reader", "open_source"]
+__all__ = ["FrameBuffer", "FrameSource", "ImageFiles", "Reader", "open_source"]
 
 
 def open_source(

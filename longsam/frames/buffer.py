@@ -32,13 +32,20 @@ class FrameBuffer:
         image_size: Side S of the model's square input, in pixels.
         frames_per_chunk: How many frames are decoded ahead at most.
         device: Where frames are normalized and returned.
+        dtype: What they are normalized in, and returned as.
     """
 
     def __init__(
-        self, source: FrameSource, image_size: int, frames_per_chunk: int, device: torch.device
+        self,
+        source: FrameSource,
+        image_size: int,
+        frames_per_chunk: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ):
         self.source = source
         self.device = device
+        self.dtype = dtype
         num_ahead = min(frames_per_chunk, source.num_frames)
         self._slots = np.empty((num_ahead + 1, image_size, image_size, 3), dtype=np.uint8)
         self._num_per_read = (num_ahead + 1) // 2
@@ -61,7 +68,7 @@ class FrameBuffer:
         return self._slots.nbytes
 
     def __getitem__(self, frame_idx: int) -> torch.Tensor:
-        """One frame, float32, 3 x S x S, normalized, equal to upstream's."""
+        """One frame, 3 x S x S, normalized, equal to upstream's."""
         if not 0 <= frame_idx < len(self):
             raise IndexError(f"frame {frame_idx} is outside the {len(self)} frames of the video")
         if self._step:
@@ -98,8 +105,8 @@ class FrameBuffer:
         self.source.close()
 
     def _normalize(self, frame: Frame) -> torch.Tensor:
-        image = torch.from_numpy(frame).to(self.device).permute(2, 0, 1).contiguous().float()
-        return image.div_(self._max_value).sub_(self._mean).div_(self._std)
+        image = torch.from_numpy(frame).to(self.device).permute(2, 0, 1).contiguous()
+        return image.to(self.dtype).div_(self._max_value).sub_(self._mean).div_(self._std)
 
     @contextmanager
     def _computing(self, step: int) -> Iterator[None]:

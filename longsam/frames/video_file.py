@@ -196,15 +196,22 @@ class VideoFile(FrameSource):
 
     def _go_to(self, target: int) -> None:
         """Make `target` the next frame that is read."""
-        ahead = target - self._next_idx
-        if self._next_idx < 0 or not 0 <= ahead <= FORWARD_WITHOUT_SEEKING:
-            if self._has_pts and self._scan_agrees and self._index.known_until < target:
-                scan = self._open_scan()
-                scan.run(until=target, progress=f"indexing {self._path.name}")
-                self._scan_agrees = scan.agrees
-            start = self._index.before(target)
-            if ahead < 0 or self._next_idx < start.frame_idx:
-                self._seek(start)
+        if self._next_idx >= 0 and 0 <= target - self._next_idx <= FORWARD_WITHOUT_SEEKING:
+            try:
+                self._skip_to_frame(target)
+                return
+            except RuntimeError:
+                pass  # damaged on the way; there may be a keyframe behind the damage
+        if self._has_pts and self._scan_agrees and self._index.known_until < target:
+            scan = self._open_scan()
+            scan.run(until=target, progress=f"indexing {self._path.name}")
+            self._scan_agrees = scan.agrees
+        start = self._index.before(target)
+        if not start.frame_idx <= self._next_idx <= target:
+            self._seek(start)
+        self._skip_to_frame(target)
+
+    def _skip_to_frame(self, target: int) -> None:
         while self._next_idx < target:
             self._next()
 
@@ -215,12 +222,12 @@ class VideoFile(FrameSource):
             self._container.seek(keyframe.pts, stream=self._stream, backward=True)
             self._frames = self._container.decode(self._stream)
             self._next_idx = keyframe.frame_idx
-            if self._skip_to(keyframe.pts):
+            if self._skip_to_pts(keyframe.pts):
                 return
             keyframe = self._index.before(keyframe.frame_idx - 1)
         self._rewind()
 
-    def _skip_to(self, pts: int) -> bool:
+    def _skip_to_pts(self, pts: int) -> bool:
         """Decode up to the frame of this time stamp; False if the seek landed behind it."""
         try:
             for frame in self._frames:

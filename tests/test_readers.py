@@ -1,0 +1,305 @@
+"""The frames are those upstream sees: decord's, bit for bit, in any order of reading."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import decord
+import numpy as np
+import pytest
+import torch
+import videos
+from PIL import Image
+from sam2.utils.misc import load_video_frames
+
+from longsam.frames import FrameBuffer, FrameSource, open_source
+from longsam.frames.seek_index import MAX_KEYFRAMES, Keyframe, SeekIndex
+
+SIZE = 96
+
+
+def as_numpy(frame: Any) -> np.ndarray[Any, Any]:
+    """A frame of decord's, which are torch tensors once upstream's loader has run."""
+    return frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)
+
+
+def decord_frames(path: Path) -> np.ndarray[Any, Any]:
+    """What upstream's loader iterates over."""
+    reader = decord.VideoReader(str(path), width=SIZE, height=SIZE)
+    return np.stack([as_numpy(frame) for frame in reader])
+
+
+def open_video(path: Any, **options: Any) -> FrameSource:
+    options.setdefault("frames_per_chunk", 8)
+    return open_source(path, SIZE, **options)
+
+
+Encode = Callable[[Path], Path]
+
+
+def h264(**options: str) -> Encode:
+    return lambda folder: videos.write_video(folder / "video.mp4", options=options)
+
+
+FILES: dict[str, Encode] = {
+    "h264 without B-frames": h264(bf="0", g="12"),
+    "h264 with B-frames": h264(bf="3", g="12", **{"b-pyramid": "normal"}),
+    "h264 open GOP": h264(bf="2", g="10", **{"x264-params": "open-gop=1:bframes=2:b-adapt=0"}),
+    "h264 one keyframe": h264(g="1000", bf="2"),
+    "h264 all keyframes": h264(g="1"),
+    "h264 intra refresh": h264(g="10", **{"x264-params": "intra-refresh=1"}),
+    "h264 variable frame rate": lambda folder: videos.write_video(
+        folder / "video.mp4",
+        options={"g": "12", "bf": "2"},
+        times=np.cumsum(np.random.default_rng(1).integers(5, 200, 60)).tolist(),
+    ),
+    "h264 10 bit": lambda folder: videos.write_video(
+        folder / "video.mp4", pix_fmt="yuv420p10le", options={"g": "12"}
+    ),
+    "h264 4:4:4": lambda folder: videos.write_video(
+        folder / "video.mp4", pix_fmt="yuv444p", options={"g": "12"}
+    ),
+    "h264 odd size": lambda folder: videos.write_video(
+        folder / "video.mp4", height=91, width=133, pix_fmt="yuv444p", options={"g": "12"}
+    ),
+    "h264 larger than the model": lambda folder: videos.write_video(
+        folder / "video.mp4", 20, height=400, width=722, options={"g": "12"}
+    ),
+    "h264 rotated by 90": lambda f: videos.rotate(h264(g="12")(f), 90),
+    "h264 rotated by 180": lambda f: videos.rotate(h264(g="12")(f), 180),
+    "h264 rotated by 270": lambda f: videos.rotate(h264(g="12")(f), 270),
+    "hevc": lambda folder: videos.write_video(
+        folder / "video.mp4", codec="libx265", options={"x265-params": "keyint=12:open-gop=0"}
+    ),
+    "hevc open GOP": lambda folder: videos.write_video(
+        folder / "video.mp4", codec="libx265", options={"x265-params": "keyint=12:open-gop=1"}
+    ),
+    "vp9": lambda folder: videos.write_video(
+        folder / "video.webm", codec="libvpx-vp9", options={"g": "12", "deadline": "good"}
+    ),
+    "mkv": lambda folder: videos.remux(h264(g="12", bf="2")(folder), folder / "video.mkv"),
+    "fragmented mp4": lambda folder: videos.remux(
+        h264(g="12", bf="2")(folder), folder / "f.mp4", movflags="frag_keyframe+empty_moov"
+    ),
+}
+
+
+# Here decord is no reference: it cannot read AV1, loses frames of MPEG-TS, and its old FFmpeg
+# rounds a few pixels of MPEG-4 part 2 (whose transform is not fixed to the last bit) differently.
+MORE_FILES: dict[str, Encode] = {
+    "mpeg4 in avi": lambda folder: videos.write_video(
+        folder / "video.avi", codec="mpeg4", options={"g": "12"}
+    ),
+    "av1": lambda folder: videos.write_video(
+        folder / "video.mp4", codec="libsvtav1", options={"g": "12", "preset": "12"}
+    ),
+    "mpeg ts": lambda f: videos.remux(h264(g="12", bf="2")(f), f / "video.ts"),
+}
+
+
+@pytest.fixture(params=FILES)
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return FILES[request.param](tmp_path)
+
+
+def test_av_equals_decord(file: Path) -> None:
+    expected = decord_frames(file)
+    source = open_video(file)
+    assert source.num_frames == len(expected)
+    height, width, _ = decord.VideoReader(str(file)).next().shape
+    assert source.frame_size == (height, width)
+    np.testing.assert_array_equal(np.stack(list(source.read(0, len(expected)))), expected)
+
+
+@pytest.mark.parametrize("encode", {**FILES, **MORE_FILES}.values(), ids={**FILES, **MORE_FILES})
+def test_random_and_reverse_access_give_the_frames_of_the_sequential_pass(
+    encode: Encode, tmp_path: Path
+) -> None:
+    file = encode(tmp_path)
+    source = open_video(file)
+    sequence = np.stack(list(open_video(file).read(0, source.num_frames)))
+    order = random.Random(3)
+    for attempt in range(2):  # first with nothing known of the file, then with all
+        for _ in range(25):
+            start = order.randrange(source.num_frames)
+            stop = min(start + order.randrange(1, 12), source.num_frames)
+            np.testing.assert_array_equal(
+                np.stack(list(source.read(start, stop))), sequence[start:stop]
+            )
+        for start in reversed(range(0, source.num_frames, 7)):
+            stop = min(start + 7, source.num_frames)
+            np.testing.assert_array_equal(
+                np.stack(list(source.read(start, stop))), sequence[start:stop]
+            )
+        if attempt == 0:
+            list(source.read(0, source.num_frames))
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mov", ".flv"])
+def test_other_containers_give_the_frames_that_were_encoded(suffix: str, tmp_path: Path) -> None:
+    mp4 = h264(g="12", bf="2")(tmp_path)
+    source = open_video(videos.remux(mp4, tmp_path / f"video{suffix}"))
+    expected = np.stack(list(open_video(mp4).read(0, 60)))
+    assert source.num_frames == 60
+    np.testing.assert_array_equal(np.stack(list(source.read(0, 60))), expected)
+    np.testing.assert_array_equal(np.stack(list(source.read(31, 40))), expected[31:40])
+
+
+def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path: Path) -> None:
+    """A cut without encoding anew keeps the frames before the cut in the file, hidden."""
+    whole = h264(g="30", bf="0")(tmp_path)
+    cut = tmp_path / "cut.mp4"
+    with av.open(whole) as input_, av.open(cut, "w") as output:
+        stream = input_.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        shift = int(10 / 30 / stream.time_base)
+        for packet in input_.demux(stream):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copy
+                output.mux(packet)
+    expected = np.stack(list(open_video(whole).read(0, 60)))[10:]
+    source = open_video(cut)
+    assert source.num_frames == 50
+    np.testing.assert_array_equal(np.stack(list(source.read(0, 50))), expected)
+    np.testing.assert_array_equal(np.stack(list(source.read(5, 9))), expected[5:9])
+
+
+def test_decord_reader_equals_decord(mp4: Path) -> None:
+    expected = decord_frames(mp4)
+    source = open_video(mp4, reader="decord")
+    assert source.num_frames == len(expected)
+    assert source.frame_size == (120, 160)
+    np.testing.assert_array_equal(np.stack(list(source.read(0, 50))), expected[:50])
+    np.testing.assert_array_equal(np.stack(list(source.read(50, 100))), expected[50:])
+    np.testing.assert_array_equal(np.stack(list(source.read(20, 31))), expected[20:31])
+
+
+def test_decord_reader_refuses_a_file_that_decord_reads_wrongly(tmp_path: Path) -> None:
+    file = FILES["hevc open GOP"](tmp_path)
+    with pytest.raises(
+        RuntimeError, match=r"video\.mp4: decord gives another frame .*reader=\"av\""
+    ):
+        list(open_video(file, reader="decord").read(0, 60))
+
+
+@pytest.mark.parametrize("bridge", ["torch", "native"])
+def test_decord_reader_whatever_bridge_the_user_has_set(bridge: str, mp4: Path) -> None:
+    decord.bridge.set_bridge(bridge)
+    try:
+        (frame,) = open_video(mp4, reader="decord").read(3, 4)
+    finally:
+        decord.bridge.set_bridge("native")
+    assert isinstance(frame, np.ndarray)
+
+
+@pytest.mark.parametrize("source", ["mp4", "jpegs"])
+def test_buffer_gives_upstreams_tensors(source: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(source)
+    cpu = torch.device("cpu")
+    images, height, width = load_video_frames(str(path), SIZE, False, compute_device=cpu)
+    opened = open_video(path)
+    buffer = FrameBuffer(opened, SIZE, 8, cpu)
+    assert (len(buffer), opened.frame_size) == (len(images), (height, width))
+    for frame_idx in (0, 1, 50, 49, 99):
+        frame = buffer[frame_idx]
+        assert torch.equal(frame, images[frame_idx])
+        assert frame.stride() == images[frame_idx].stride()
+
+
+def test_every_value_of_a_pixel_is_normalized_as_upstream_does(tmp_path: Path) -> None:
+    """Upstream divides in float64 for JPEGs and in float32 for video; all 256 values agree."""
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)[:, :, None].repeat(3, 2)
+    Image.fromarray(ramp).save(tmp_path / "0.png")
+    (tmp_path / "0.png").rename(tmp_path / "0.jpg")  # upstream asks for the name of a JPEG only
+    cpu = torch.device("cpu")
+    images, _, _ = load_video_frames(str(tmp_path), 16, False, compute_device=cpu)
+    from_file = FrameBuffer(open_source(tmp_path, 16, frames_per_chunk=1), 16, 1, cpu)
+    from_array = FrameBuffer(open_source(ramp[None], 16, frames_per_chunk=1), 16, 1, cpu)
+    assert torch.equal(from_file[0], images[0])
+    assert torch.equal(from_array[0], images[0])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".webp", ".bmp", ".tiff"])
+def test_image_folders(suffix: str, tmp_path: Path) -> None:
+    folder = videos.write_folder(tmp_path / "images", 12, suffix)
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "notes.txt").write_text("not a frame")
+    source = open_video(folder)
+    assert (source.num_frames, source.frame_size) == (12, (120, 160))
+    frames = list(source.read(0, 12))
+    for frame_idx in (2, 10, 11):
+        image = Image.open(folder / f"{frame_idx}{suffix}").convert("RGB").resize((SIZE, SIZE))
+        np.testing.assert_array_equal(frames[frame_idx], np.array(image))
+
+
+def test_folder_of_jpegs_with_masks_beside_them(tmp_path: Path) -> None:
+    folder = videos.write_folder(tmp_path / "images", 3)
+    Image.new("L", (160, 120)).save(folder / "0.png")
+    assert open_video(folder).num_frames == 3
+
+
+def test_names_that_are_no_integers_sort_in_natural_order(tmp_path: Path) -> None:
+    names = ["a2_f10.png", "a2_f9.png", "A1_f100.png", "b.png"]
+    for grey, name in enumerate(names):
+        Image.new("L", (8, 8), grey).save(tmp_path / name)
+    frames = open_video(tmp_path).read(0, 4)
+    assert [int(frame[0, 0, 0]) for frame in frames] == [2, 1, 0, 3]
+
+
+def test_arrays_and_indexables(jpegs: Path, tmp_path: Path) -> None:
+    paths = [jpegs / f"{i}.jpg" for i in range(5)]
+    array = np.stack([np.array(Image.open(path).convert("RGB")) for path in paths])
+    memmap = np.memmap(tmp_path / "frames.raw", dtype=np.uint8, mode="w+", shape=array.shape)
+    memmap[:] = array
+
+    class Indexable:
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, frame_idx: int) -> Any:
+            return array[frame_idx]
+
+    expected = np.stack(list(open_video(jpegs).read(0, 5)))
+    for frames in (
+        array,
+        memmap,
+        torch.from_numpy(array),
+        list(array),
+        tuple(torch.from_numpy(array)),
+        Indexable(),
+        paths,
+        [str(path) for path in paths],
+    ):
+        source = open_video(frames)
+        assert (source.num_frames, source.frame_size) == (5, (120, 160))
+        np.testing.assert_array_equal(np.stack(list(source.read(0, 5))), expected)
+
+
+def test_path_like(mp4: Path) -> None:
+    assert open_video(mp4).num_frames == open_video(str(mp4)).num_frames == 100
+
+
+def test_opening_decodes_one_frame_only(mp4: Path, tmp_path: Path) -> None:
+    """All behind the first GOP may be garbage: opening does not look at it."""
+    damaged = tmp_path / "damaged.mp4"
+    videos.remux(mp4, damaged, movflags="faststart")
+    data = bytearray(damaged.read_bytes())
+    at = len(data) // 2
+    data[at:] = bytes(len(data) - at)
+    damaged.write_bytes(data)
+    assert open_video(damaged).num_frames == 100
+
+
+def test_seek_index_stays_bounded() -> None:
+    index = SeekIndex()
+    for frame_idx in range(1, 100_000):
+        index.add(Keyframe(frame_idx, 512 * frame_idx))
+    known = {index.before(frame_idx) for frame_idx in range(0, 100_000, 5)}
+    assert MAX_KEYFRAMES / 4 < len(known) <= MAX_KEYFRAMES
+    for frame_idx in (0, 17, 4096, 77_777, 99_999):
+        keyframe = index.before(frame_idx)
+        assert frame_idx - 64 < keyframe.frame_idx <= frame_idx
+        assert keyframe.pts == (512 * keyframe.frame_idx or None)
