@@ -77,6 +77,15 @@ def frames_tracked(state: State, obj_idx: int) -> dict[int, Any]:
     return tracked
 
 
+def default_start(state: State) -> int:
+    """Where `propagate_in_video` starts by default: the first conditioning frame (line 562)."""
+    return min(
+        frame_idx
+        for obj_idx, _ in objects(state)
+        for frame_idx in conditioning_outputs(state, obj_idx)
+    )
+
+
 def has_prompt(state: State, obj_idx: int, frame_idx: int) -> bool:
     """Whether the user gave points, a box or a mask for the object on this frame."""
     return (

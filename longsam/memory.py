@@ -48,26 +48,27 @@ class Memory:
     Attributes:
         window: How many of the frames tracked last are kept.
         reach: How many frames back tracking reads.
-        pass_start: First frame of the last pass; what lies within reach of it is kept.
+        starts: Where passes are likely to start again: the first frame of the last pass, and the
+            first conditioning frame, which is upstream's default. What lies within reach is kept.
         recent: The frames tracked last, oldest first (a dict for its order).
         tracked: For each object id all the frames that passes have tracked, forgotten or not.
+        anew: (object id, frame) of prompts on forgotten frames, of which the user has been told.
     """
 
     window: int
     reach: int
-    pass_start: int | None = None
+    starts: frozenset[int] = frozenset()
     recent: dict[int, None] = field(default_factory=dict)
     tracked: dict[Any, FrameRanges] = field(default_factory=dict)
+    anew: set[tuple[Any, int]] = field(default_factory=set)
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
-        if frame_idx in self.recent:
-            return True
-        if self.pass_start is None:
-            return False
-        from_start = frame_idx - self.pass_start
-        # A reverse pass from frame 0 has no frames, so nobody will read those after it.
-        return -self.reach <= from_start <= (self.reach if self.pass_start > 0 else 0)
+        return frame_idx in self.recent or any(
+            # A reverse pass from frame 0 has no frames, so nobody will read those after it.
+            -self.reach <= frame_idx - start <= (self.reach if start > 0 else 0)
+            for start in self.starts
+        )
 
 
 def new_memory(model: Any, memory_window: int | None) -> Memory:
@@ -107,7 +108,7 @@ def forget(state: State, frame_idx: int, *, starts_pass: bool) -> None:
     """
     memory: Memory = state[KEY]
     if starts_pass:
-        memory.pass_start = frame_idx
+        memory.starts = frozenset({frame_idx, _upstream.default_start(state)})
     memory.recent.pop(frame_idx, None)
     memory.recent[frame_idx] = None
     while len(memory.recent) > memory.window:
@@ -148,44 +149,70 @@ def forget_objects(state: State) -> None:
     memory.tracked = {
         obj_id: ranges for obj_id, ranges in memory.tracked.items() if obj_id in state["obj_ids"]
     }
+    memory.anew = {prompt for prompt in memory.anew if prompt[0] in state["obj_ids"]}
     if not memory.tracked:
         memory.recent.clear()
-        memory.pass_start = None
+        memory.starts = frozenset()
 
 
 def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
-    """Warn that a prompt on a forgotten frame does not correct it but starts anew there."""
+    """Warn that a prompt will not give upstream's mask, because what it needs was forgotten."""
+    obj_idx = _upstream.object_idx(state, obj_id)
+    if obj_idx is None:
+        return
+    window = state[KEY].window
     if is_forgotten(state, obj_id, frame_idx):
         warnings.warn(
-            f"Frame {frame_idx} was tracked and has been forgotten (memory_window is "
-            f"{state[KEY].window}), so this prompt for object {obj_id!r} does not correct the old "
-            "mask: the frame becomes an initial conditioning frame, as if never tracked. For "
-            "corrections further back, give init_state a larger memory_window.",
+            f"Frame {frame_idx} was tracked and has been forgotten (memory_window is {window}), so "
+            f"this prompt for object {obj_id!r} does not correct the old mask: the frame becomes "
+            "an initial conditioning frame, as if never tracked. For corrections further back, "
+            "give init_state a larger memory_window.",
+            stacklevel=3,
+        )
+        state[KEY].anew.add((obj_id, frame_idx))
+        return
+    tracked = _upstream.frames_tracked(state, obj_idx).get(frame_idx)
+    lost = tracked and _forgotten_past(state, obj_id, frame_idx, reverse=tracked["reverse"])
+    if lost:
+        warnings.warn(
+            f"This prompt corrects object {obj_id!r} on frame {frame_idx}, but the frames "
+            f"{min(lost)} to {max(lost)} that the old mask was made from have been forgotten "
+            f"(memory_window is {window}), so the mask will differ from upstream's.",
             stacklevel=3,
         )
 
 
-def warn_of_forgotten_past(state: State, start_idx: int, *, reverse: bool) -> None:
+def warn_of_forgotten_past(state: State, start_frame_idx: int | None, *, reverse: bool) -> None:
     """Warn that a pass starts where the frames it should go on from have been forgotten."""
     memory: Memory = state[KEY]
-    if memory.window < memory.reach:
-        return  # init_state has said that masks differ
-    step = 1 if reverse else -1
-    read = range(start_idx + step, start_idx + step * (memory.reach + 1), step)
-    for obj_idx, obj_id in _upstream.objects(state):
-        if start_idx in _upstream.conditioning_outputs(state, obj_idx):
-            continue
-        lost = [frame_idx for frame_idx in read if is_forgotten(state, obj_id, frame_idx)]
-        if lost:
+    start = _upstream.default_start(state) if start_frame_idx is None else start_frame_idx
+    for _, obj_id in _upstream.objects(state):
+        lost = _forgotten_past(state, obj_id, start, reverse=reverse)
+        if lost and (obj_id, start) not in memory.anew:
             warnings.warn(
-                f"The pass starts at frame {start_idx}, but the frames {min(lost)} to {max(lost)} "
+                f"The pass starts at frame {start}, but the frames {min(lost)} to {max(lost)} "
                 f"that it goes on from have been forgotten (memory_window is {memory.window}), so "
-                f"the masks of object {obj_id!r} will differ from upstream's. Start at one of the "
-                f"last {memory.window - memory.reach} frames tracked or at a conditioning frame, "
-                "or give init_state a larger memory_window.",
+                f"the masks of object {obj_id!r} will differ from upstream's. Go on from where a "
+                "pass has stopped, start where one has started, or give init_state a larger "
+                "memory_window.",
                 stacklevel=3,
             )
             return
+
+
+def _forgotten_past(state: State, obj_id: Any, frame_idx: int, *, reverse: bool) -> list[int]:
+    """Which of the frames that tracking this one reads are forgotten."""
+    memory: Memory = state[KEY]
+    if memory.window < memory.reach:
+        return []  # init_state has said that masks differ
+    obj_idx = _upstream.object_idx(state, obj_id)
+    assert obj_idx is not None
+    # A conditioning frame is not tracked itself; what comes after it reads one frame less of the
+    # frames before it.
+    is_cond = frame_idx in _upstream.conditioning_outputs(state, obj_idx)
+    step = 1 if reverse else -1
+    read = range(frame_idx + step, frame_idx + step * (memory.reach + 1 - is_cond), step)
+    return [read_idx for read_idx in read if is_forgotten(state, obj_id, read_idx)]
 
 
 def bytes_by_kind(state: State) -> dict[str, dict[str, int]]:

@@ -149,9 +149,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         steps = super().propagate_in_video(
             inference_state, start_frame_idx, max_frame_num_to_track, reverse
         )
+        memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
         starts_pass = True
-        if start_frame_idx is not None:
-            memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
         for frame_idx, obj_ids, mask_logits in inference_state["images"].serve(
             steps, reverse=reverse
         ):

@@ -111,10 +111,16 @@ def test_neighbourhood_of_the_start_and_prompts_are_kept(
     ours.add_new_points_or_box(state, 40, 1, points=[[60, 50]], labels=[1])
     list(ours.propagate_in_video(state, start_frame_idx=35))
     tracked = set(state["output_dict_per_obj"][0]["non_cond_frame_outputs"])
-    assert tracked == {*range(31, 51), *range(69, 100)}  # 40 is among them, and 30 conditioning
+    around_the_starts = {*range(31, 46), *range(31, 51)}  # 30 is conditioning, 40 a correction
+    assert tracked == {*around_the_starts, *range(69, 100)}
     list(ours.propagate_in_video(state, start_frame_idx=99))
     tracked = set(state["output_dict_per_obj"][0]["non_cond_frame_outputs"])
-    assert tracked == {40, *range(69, 100)}
+    assert tracked == {*range(31, 46), *range(69, 100)}
+    list(ours.propagate_in_video(state, reverse=True))
+    ours.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])  # a new first one
+    list(ours.propagate_in_video(state, start_frame_idx=1))
+    tracked = set(state["output_dict_per_obj"][0]["non_cond_frame_outputs"])
+    assert tracked == {*range(1, 17), 40, *range(69, 100)}
 
 
 # The frame buffer ---------------------------------------------------------------------------------

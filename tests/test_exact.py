@@ -111,6 +111,15 @@ def back_and_forth_from_a_tracked_frame(p: Any, state: Any) -> Iterator[Output]:
         yield from p.propagate_in_video(state, start_frame_idx=45, reverse=reverse)
 
 
+def corrected_at_the_end_then_reverse_from_the_prompt(p: Any, state: Any) -> Iterator[Output]:
+    """The default start stays exact, whatever passes came between."""
+    yield click(p, state, 40)
+    yield from p.propagate_in_video(state)
+    yield click(p, state, 96)
+    yield from p.propagate_in_video(state, start_frame_idx=96)
+    yield from p.propagate_in_video(state, reverse=True)
+
+
 def second_pass_after_more_clicks(p: Any, state: Any) -> Iterator[Output]:
     yield click(p, state)
     yield from p.propagate_in_video(state)
@@ -249,6 +258,7 @@ SCENARIOS = [
     forward_then_reverse_from_the_middle,
     back_and_forth_from_the_middle,
     back_and_forth_from_a_tracked_frame,
+    corrected_at_the_end_then_reverse_from_the_prompt,
     second_pass_after_more_clicks,
     several_clicks,
     corrections_inside_the_window,

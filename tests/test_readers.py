@@ -67,6 +67,31 @@ FILES: dict[str, Encode] = {
     "h264 larger than the model": lambda folder: videos.write_video(
         folder / "video.mp4", 20, height=400, width=722, options={"g": "12"}
     ),
+    # As 1280x1024 and 576x1024 at 1024: decord's FFmpeg scales chroma in a way of its own.
+    "h264 as high as the model": lambda folder: videos.write_video(
+        folder / "video.mp4", height=SIZE, width=160, options={"g": "12"}
+    ),
+    "h264 as high as the model, narrow, 10 bit": lambda folder: videos.write_video(
+        folder / "video.mp4", height=SIZE, width=62, pix_fmt="yuv420p10le", options={"g": "12"}
+    ),
+    "h264 as high as the model, 4:2:2": lambda folder: videos.write_video(
+        folder / "video.mp4", height=SIZE, width=160, pix_fmt="yuv422p", options={"g": "12"}
+    ),
+    "h264 as wide as the model": lambda folder: videos.write_video(
+        folder / "video.mp4", height=60, width=SIZE, options={"g": "12"}
+    ),
+    "h264 of the model's size": lambda folder: videos.write_video(
+        folder / "video.mp4", height=SIZE, width=SIZE, options={"g": "12"}
+    ),
+    "h264 rotated to the model's height": lambda folder: videos.rotate(
+        videos.write_video(folder / "video.mp4", height=60, width=SIZE, options={"g": "12"}), 90
+    ),
+    "h264 full range": h264(g="12", **{"x264-params": "range=pc"}),
+    "h264 BT.709": h264(
+        g="12", **{"x264-params": "colormatrix=bt709:colorprim=bt709:transfer=bt709"}
+    ),
+    "h264 chroma at the top left": h264(g="12", **{"x264-params": "chromaloc=2"}),
+    "h264 interlaced": h264(g="12", **{"x264-params": "interlaced=1"}),
     "h264 rotated by 90": lambda f: videos.rotate(h264(g="12")(f), 90),
     "h264 rotated by 180": lambda f: videos.rotate(h264(g="12")(f), 180),
     "h264 rotated by 270": lambda f: videos.rotate(h264(g="12")(f), 270),

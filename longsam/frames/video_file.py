@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -46,7 +47,7 @@ class VideoFile(FrameSource):
         self._index = SeekIndex()
         self._scan: PacketScan | None = None
         self._scan_agrees = True
-        self._graph: _ScalingGraph | None = None
+        self._scaler: _Scaler | None = None
         self._warned_of_damage = False
 
         self._rewind()
@@ -244,46 +245,71 @@ class VideoFile(FrameSource):
 
     def _scaled(self, frame: av.VideoFrame) -> Frame:
         kind = (frame.format.name, frame.rotation % 360)
-        if self._graph is None or self._graph.kind != kind:
-            self._graph = _ScalingGraph(self._stream, frame, self._image_size)
-        return self._graph.run(frame)
+        if self._scaler is None or self._scaler.kind != kind:
+            self._scaler = _Scaler(frame, self._image_size)
+        return self._scaler.run(frame)
 
 
-class _ScalingGraph:
+class _Scaler:
     """FFmpeg's filters that turn a decoded frame into the model's input, as decord does.
 
-    decord 0.6.0 builds "transpose (for rotation), scale with SWS_BILINEAR, format rgb24"; the same
-    filters of a newer FFmpeg give the same pixels.
+    decord 0.6.0 builds "transpose (for rotation), scale with SWS_BILINEAR, format rgb24" on FFmpeg
+    4.1. The same filters of a newer FFmpeg give the same pixels, except where a 4:2:0 frame is
+    scaled in width only (1280x1024 at 1024): there FFmpeg up to 5 takes the mean of two rows of
+    chroma where it should weigh them 1:3, and one row where it should weigh them 3:1, with the two
+    rows one too high in the last line. That is how the model has always seen such video, so it is
+    done here by moving the chroma down by half a row, and by a whole one for the last line.
     """
 
-    def __init__(self, stream: av.VideoStream, frame: av.VideoFrame, image_size: int):
+    def __init__(self, frame: av.VideoFrame, image_size: int):
         self.kind = (frame.format.name, frame.rotation % 360)
         turns: list[tuple[str, str]] = {
-            0: [],
             90: [("transpose", "2")],
             180: [("transpose", "1"), ("transpose", "1")],
             270: [("transpose", "1")],
         }.get(self.kind[1], [])
-        graph = av.filter.Graph()
-        self._source = graph.add_buffer(
+        sideways = self.kind[1] in {90, 270}
+        height, width = (frame.width, frame.height) if sideways else (frame.height, frame.width)
+        chroma = frame.format.components[1:2]
+        is_420 = bool(chroma) and chroma[0].height < frame.height
+        scale = f"{image_size}:{image_size}:flags=bilinear"
+        self._last_line: _FilterGraph | None = None
+        if is_420 and height == image_size != width:
+            self._last_line = _FilterGraph(
+                frame,
+                *turns,
+                ("crop", f"iw:16:0:{height - 16}"),
+                ("scale", f"{image_size}:16:flags=bilinear:in_v_chr_pos=512"),
+                ("format", "rgb24"),
+            )
+            scale += ":in_v_chr_pos=256"
+        self._whole = _FilterGraph(frame, *turns, ("scale", scale), ("format", "rgb24"))
+
+    def run(self, frame: av.VideoFrame) -> Frame:
+        scaled = self._whole.run(frame)
+        if self._last_line is not None:
+            scaled[-1] = self._last_line.run(frame)[-1]
+        return scaled
+
+
+class _FilterGraph:
+    """A chain of FFmpeg's filters, each (name, arguments), from decoded frames to RGB arrays."""
+
+    def __init__(self, frame: av.VideoFrame, *filters: tuple[str, str]):
+        self._graph = av.filter.Graph()
+        self._source = last = self._graph.add_buffer(
             width=frame.width,
             height=frame.height,
             format=frame.format,
-            time_base=stream.time_base,
+            time_base=Fraction(1, 1000),  # filters that scale do not look at the time
         )
-        self._sink = graph.add("buffersink")
-        last = self._source
-        for name, arguments in [
-            *turns,
-            ("scale", f"{image_size}:{image_size}:flags=bilinear"),
-            ("format", "rgb24"),
-        ]:
-            node = graph.add(name, arguments)
+        for name, arguments in filters:
+            node = self._graph.add(name, arguments)
             last.link_to(node)
             last = node
+        self._sink = self._graph.add("buffersink")
         last.link_to(self._sink)
-        graph.configure()
-        self._graph = graph
+        self._graph.configure()
 
     def run(self, frame: av.VideoFrame) -> Frame:
         self._source.push(frame)
