@@ -48,6 +48,11 @@ def new_state(
     }
 
 
+def images(state: State) -> Any:
+    """What upstream reads frames from, by index: our frame buffer."""
+    return state["images"]
+
+
 def objects(state: State) -> Iterator[tuple[int, Any]]:
     """(object index, object id) of every object."""
     return iter(state["obj_idx_to_id"].items())
@@ -75,6 +80,12 @@ def frames_tracked(state: State, obj_idx: int) -> dict[int, Any]:
     """The frames that upstream knows as tracked: a prompt on one of them is a correction."""
     tracked: dict[int, Any] = state["frames_tracked_per_obj"][obj_idx]
     return tracked
+
+
+def was_tracked_in_reverse(state: State, obj_idx: int, frame_idx: int) -> bool | None:
+    """The direction in which a frame was tracked; None if upstream does not know it as tracked."""
+    tracked = frames_tracked(state, obj_idx).get(frame_idx)
+    return tracked and tracked["reverse"]
 
 
 def default_start(state: State) -> int:

@@ -146,10 +146,9 @@ def is_forgotten(state: State, obj_id: Any, frame_idx: int) -> bool:
 def forget_objects(state: State) -> None:
     """Forget what is noted of objects that are no more."""
     memory: Memory = state[KEY]
-    memory.tracked = {
-        obj_id: ranges for obj_id, ranges in memory.tracked.items() if obj_id in state["obj_ids"]
-    }
-    memory.anew = {prompt for prompt in memory.anew if prompt[0] in state["obj_ids"]}
+    remain = {obj_id for _, obj_id in _upstream.objects(state)}
+    memory.tracked = {i: ranges for i, ranges in memory.tracked.items() if i in remain}
+    memory.anew = {prompt for prompt in memory.anew if prompt[0] in remain}
     if not memory.tracked:
         memory.recent.clear()
         memory.starts = frozenset()
@@ -171,8 +170,10 @@ def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
         )
         state[KEY].anew.add((obj_id, frame_idx))
         return
-    tracked = _upstream.frames_tracked(state, obj_idx).get(frame_idx)
-    lost = tracked and _forgotten_past(state, obj_id, frame_idx, reverse=tracked["reverse"])
+    reverse = _upstream.was_tracked_in_reverse(state, obj_idx, frame_idx)
+    if reverse is None:
+        return
+    lost = _forgotten_past(state, obj_id, frame_idx, reverse=reverse)
     if lost:
         warnings.warn(
             f"This prompt corrects object {obj_id!r} on frame {frame_idx}, but the frames "
@@ -241,5 +242,5 @@ def bytes_by_kind(state: State) -> dict[str, dict[str, int]]:
         if address not in counted:
             counted.add(address)
             count(kind, str(tensor.device), storage.nbytes())
-    count("frame_buffer", "cpu", state["images"].num_bytes)
+    count("frame_buffer", "cpu", _upstream.images(state).num_bytes)
     return usage

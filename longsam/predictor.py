@@ -1,6 +1,7 @@
 """LongVideoPredictor: what differs from upstream's SAM2VideoPredictor, and nothing else."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -151,12 +152,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
         )
         memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
         starts_pass = True
-        for frame_idx, obj_ids, mask_logits in inference_state["images"].serve(
-            steps, reverse=reverse
-        ):
-            memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
-            starts_pass = False
-            yield frame_idx, obj_ids, mask_logits
+        with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
+            for frame_idx, obj_ids, mask_logits in served:
+                memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
+                starts_pass = False
+                yield frame_idx, obj_ids, mask_logits
 
     def add_new_points_or_box(
         self,
@@ -270,9 +270,9 @@ def _match_memory_dtype(
 
 
 def _check_frame_idx(state: State, frame_idx: int, name: str) -> None:
-    num_frames = state["num_frames"]
-    if not 0 <= frame_idx < num_frames:
+    images = _upstream.images(state)
+    if not 0 <= frame_idx < len(images):
         raise ValueError(
-            f"{name} is {frame_idx}, which is outside {state['images'].source.name}: it has "
-            f"{num_frames} frames, 0 to {num_frames - 1}."
+            f"{name} is {frame_idx}, which is outside {images.source.name}: it has "
+            f"{len(images)} frames, 0 to {len(images) - 1}."
         )

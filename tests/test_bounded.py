@@ -116,7 +116,6 @@ def test_neighbourhood_of_the_start_and_prompts_are_kept(
     list(ours.propagate_in_video(state, start_frame_idx=99))
     tracked = set(state["output_dict_per_obj"][0]["non_cond_frame_outputs"])
     assert tracked == {*range(31, 46), *range(69, 100)}
-    list(ours.propagate_in_video(state, reverse=True))
     ours.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])  # a new first one
     list(ours.propagate_in_video(state, start_frame_idx=1))
     tracked = set(state["output_dict_per_obj"][0]["non_cond_frame_outputs"])

@@ -80,7 +80,9 @@ class FrameBuffer:
             (frame,) = self.source.read(frame_idx, frame_idx + 1)
         return self._normalize(frame)
 
-    def serve(self, steps: Generator[Step], *, reverse: bool) -> Iterator[Step]:
+    def serve(
+        self, steps: Generator[Step, None, None], *, reverse: bool
+    ) -> Generator[Step, None, None]:
         """Yield from the steps of a pass, decoding ahead of the frames that they read.
 
         Only what the steps themselves read counts: between two steps the caller may read any frame

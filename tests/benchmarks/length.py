@@ -3,8 +3,8 @@
     python tests/benchmarks/length.py            # about 20 minutes on 2 cores, 24 GiB
 
 Two measurements, each run in a process of its own on the same 720p H.264 files:
-first mask: from `init_state` to the first mask of a pass, at SAM 2's own input size of 1024, where a
-    frame takes what it takes with a released model. The model itself is a small one with seeded
+first mask: from `init_state` to the first mask of a pass, at SAM 2's own input size of 1024, where
+    a frame takes what it takes with a released model. The model itself is a small one with seeded
     weights, so that little but frames is measured.
 full pass: resident memory while the whole video is tracked, at an input size of 256, so that a pass
     over 10,000 frames ends.

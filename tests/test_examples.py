@@ -1,0 +1,92 @@
+"""The README's code and the examples, run as a user runs them."""
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import av
+import models
+import numpy as np
+import pytest
+import torch
+import videos
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The code runs as it stands; the files it names have seeded weights and four frames."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    models.save_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", overrides=())
+    videos.write_video(tmp_path / "two_hours.mp4", 4, 480, 640)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "1", "2", "3"]
+
+
+def test_readme_commands_are_those_of_ci() -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)\n```", readme, re.DOTALL)
+    assert len(commands) == 2
+    assert "examples/quickstart.py" in commands[0]
+    assert commands[1] in readme.splitlines()
+    assert "grep -m1 -F 'bin/pytest' README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def quickstart(*arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / "quickstart.py"), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_quickstart_makes_its_own_video(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = quickstart("--frames", "30", "--out", str(out), "--device", "cpu")
+    assert "its masks mean nothing" in said
+    assert "Tracked 2 objects through 30 frames" in said
+    with av.open(out / "overlay.mp4") as overlay:
+        assert sum(1 for _ in overlay.decode(video=0)) == 30
+        assert overlay.streams.video[0].codec_context.name == "h264"
+    with Image.open(out / "memory.png") as plot:
+        assert plot.width > 500
+
+
+def test_quickstart_with_a_video_and_a_checkpoint(tmp_path: Path) -> None:
+    checkpoint = models.save_checkpoint(tmp_path / "tiny.pt", overrides=())
+    video = videos.rotate(videos.write_video(tmp_path / "phone.mp4", 3), 90)
+    said = quickstart(
+        "--video", str(video), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"),
+        "--point", "30,40", "--point", "60,70", "--config", models.CONFIG,
+    )  # fmt: skip
+    assert "mean nothing" not in said
+    assert "Tracked 2 objects through 3 frames" in said
+    with av.open(tmp_path / "out" / "overlay.mp4") as overlay:
+        frame = next(overlay.decode(video=0))
+    assert (frame.width, frame.height) == (120, 160)
+
+
+@pytest.mark.slow
+def test_released_config_at_full_size_equals_upstream(tmp_path: Path) -> None:
+    """SAM 2.1 tiny at 1024 with seeded weights, 20 frames of 1280x1024: the real shapes."""
+    checkpoint = models.save_checkpoint(tmp_path / "tiny.pt", overrides=())
+    video = videos.write_video(tmp_path / "video.mp4", 20, 1024, 1280)
+    masks = []
+    for build in (models.build_upstream, models.build_ours):
+        predictor = build(checkpoint, overrides=())
+        state = predictor.init_state(str(video))
+        predictor.add_new_points_or_box(state, 0, 1, points=[[400, 300]], labels=[1])
+        predictor.add_new_mask(state, 0, 2, np.hypot(*np.mgrid[-512:512, -640:640]) < 200)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            masks.append([m for _, _, m in predictor.propagate_in_video(state)])
+    assert all(torch.equal(a, b) for a, b in zip(*masks, strict=True))
