@@ -1,8 +1,6 @@
 """Promise 2: nothing grows with the number of frames."""
 
 import gc
-import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import psutil
 import pytest
 import torch
 import videos
+from benchmarks import slow_consumer
 
 from longsam import LongVideoPredictor
 from longsam.frames import FrameBuffer, open_source
@@ -222,63 +221,21 @@ def test_threads_and_files_are_gone_with_the_state(ours: LongVideoPredictor, mp4
 
 # Resident memory, in a process of its own ---------------------------------------------------------
 
-SLOW_CONSUMER = """
-import json, sys, threading, time
-import torch
-import psutil
-from longsam.frames import FrameBuffer, open_source
-
-path, reader, num_frames = sys.argv[1], sys.argv[2], int(sys.argv[3])
-process = psutil.Process()
-buffer = FrameBuffer(open_source(path, 1024, reader=reader, frames_per_chunk=32), 1024, 32,
-                     torch.device("cpu"))
-buffer[0]
-level = peak = process.memory_info().rss
-
-def steps():
-    for frame_idx in range(num_frames):
-        buffer[frame_idx]
-        yield
-
-for _ in buffer.serve(steps(), reverse=False):
-    time.sleep(0.03)  # a neural net
-    peak = max(peak, process.memory_info().rss)
-print(json.dumps({"level": level, "peak": peak, "frames": len(buffer)}))
-"""
-
-
-def measure_slow_consumer(path: Path, reader: str, num_frames: int) -> float:
-    """Peak RSS above the level after opening, in MB."""
-    result = subprocess.run(
-        [sys.executable, "-c", SLOW_CONSUMER, str(path), reader, str(num_frames)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    numbers = json.loads(result.stdout)
-    return float(numbers["peak"] - numbers["level"]) / 1e6
-
-
-def long_720p(folder: Path, seconds: int) -> Path:
-    return videos.write_video(
-        folder / "long.mp4",
-        30 * seconds,
-        720,
-        1280,
-        options={"g": "250", "preset": "ultrafast", "crf": "30", "x264-params": "scenecut=0"},
-    )
-
 
 def test_peak_memory_with_a_slow_consumer(tmp_path: Path) -> None:
     """Iterated with decord it might hold all 600 frames (1.9 GB)."""
-    path = long_720p(tmp_path, 20)
-    assert measure_slow_consumer(path, "av", 300) < 300
+    video = slow_consumer.long_video(tmp_path, seconds=20)
+    numbers = slow_consumer.measure("av", video, num_frames=300, sleep=0.03)
+    assert numbers["frames_read"] == 300
+    assert numbers["peak_mb_above_the_level_after_opening"] < 300
 
 
 @pytest.mark.slow
 def test_peak_memory_with_a_slow_consumer_over_200_seconds(tmp_path: Path) -> None:
-    path = long_720p(tmp_path, 200)
-    assert measure_slow_consumer(path, "av", 6000) < 300
+    video = slow_consumer.long_video(tmp_path, seconds=200)
+    numbers = slow_consumer.measure("av", video, num_frames=6000, sleep=0.03)
+    assert numbers["frames_read"] == 6000
+    assert numbers["peak_mb_above_the_level_after_opening"] < 300
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts bytes with /proc/self/io")
