@@ -1,5 +1,6 @@
 """LongVideoPredictor: what differs from upstream's SAM2VideoPredictor, and nothing else."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -9,7 +10,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
 from longsam import _upstream, memory
 from longsam._upstream import State
-from longsam.frames import FrameBuffer, ImageFiles, Reader, open_source
+from longsam.frames import EndOfVideoError, FrameBuffer, ImageFiles, Reader, open_source
 
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
@@ -153,10 +154,13 @@ class LongVideoPredictor(SAM2VideoPredictor):
         memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
         starts_pass = True
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
-            for frame_idx, obj_ids, mask_logits in served:
-                memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
-                starts_pass = False
-                yield frame_idx, obj_ids, mask_logits
+            try:
+                for frame_idx, obj_ids, mask_logits in served:
+                    memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
+                    starts_pass = False
+                    yield frame_idx, obj_ids, mask_logits
+            except EndOfVideoError as end:
+                warnings.warn(f"{end} The pass ends there.", stacklevel=2)
 
     def add_new_points_or_box(
         self,

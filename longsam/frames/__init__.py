@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from longsam.frames.base import FrameSource
+from longsam.frames.base import EndOfVideoError, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
 from longsam.frames.folder import ImageFiles, image_folder
@@ -13,7 +13,7 @@ from longsam.frames.video_file import VideoFile
 
 Reader = Literal["av", "decord"]
 
-__all__ = ["FrameBuffer", "FrameSource", "ImageFiles", "Reader", "open_source"]
+__all__ = ["EndOfVideoError", "FrameBuffer", "FrameSource", "ImageFiles", "Reader", "open_source"]
 
 
 def open_source(

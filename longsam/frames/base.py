@@ -10,6 +10,10 @@ Frame = npt.NDArray[np.uint8]
 """One frame, uint8 RGB, height x width x 3."""
 
 
+class EndOfVideoError(RuntimeError):
+    """The video ends before the number of frames that was counted for it."""
+
+
 class FrameSource(ABC):
     """Frames of one video, resized to the model's square input.
 
@@ -31,6 +35,7 @@ class FrameSource(ABC):
 
         Raises:
             RuntimeError: A frame cannot be read. The frames yielded before it are good.
+            EndOfVideoError: There is no such frame: `num_frames` was too high.
         """
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)

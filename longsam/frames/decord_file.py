@@ -51,7 +51,7 @@ class DecordFile(FrameSource):
             self._reader: Any = decord.VideoReader(self.name, width=image_size, height=image_size)
         except (decord.DECORDError, RuntimeError, StopIteration) as error:
             raise ValueError(
-                f"{path} cannot be opened by decord ({str(error).splitlines()[0]}). Check that it "
+                f"{path} cannot be opened by decord ({_first_line(error)}). Check that it "
                 'is a video that plays, or try the default reader="av".'
             ) from error
         self.num_frames = len(self._reader)
@@ -85,7 +85,7 @@ class DecordFile(FrameSource):
         except Exception as error:  # decord raises its own error and several of Python's
             raise RuntimeError(
                 f"{self.name}: decord cannot read frames {start} to {stop - 1} of "
-                f"{self.num_frames} ({str(error).splitlines()[0]}); the file is damaged or cut off "
+                f"{self.num_frames} ({_first_line(error)}); the file is damaged or cut off "
                 'there. Frames before are good. The default reader="av" reads up to the damage.'
             ) from error
         finally:
@@ -100,6 +100,11 @@ class DecordFile(FrameSource):
 
     def close(self) -> None:
         self._reader = None
+
+
+def _first_line(error: Exception) -> str:
+    """What decord says, without its stack trace."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _as_numpy(batch: Any) -> Frame:

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from longsam.frames.base import Frame, FrameSource
+from longsam.frames.base import EndOfVideoError, Frame, FrameSource
 from longsam.frames.seek_index import Keyframe, PacketScan, SeekIndex
 
 MAX_DECODER_THREADS = 4
@@ -59,7 +59,9 @@ class VideoFile(FrameSource):
         self._coded_size = (first.height, first.width)
         sideways = first.rotation % 360 in {90, 270}
         self.frame_size = (first.width, first.height) if sideways else self._coded_size
-        self.num_frames = self._stated_num_frames() or self._counted_num_frames()
+        stated = self._stated_num_frames()
+        self._is_stated = stated > 0
+        self.num_frames = stated or self._counted_num_frames()
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         self._go_to(start)
@@ -123,13 +125,19 @@ class VideoFile(FrameSource):
 
     def _decode(self) -> av.VideoFrame:
         """The next frame that the decoder gives, whichever it is."""
+        frame_idx = self._next_idx
         try:
             return next(self._frames)
         except StopIteration:
             reason = "the file ends"
+            if frame_idx > 0 and not self._is_stated:
+                self._next_idx = -1
+                raise EndOfVideoError(
+                    f"{self._path} ends after {frame_idx} frames; {self.num_frames} packets of "
+                    "video were counted in it, but not all of them hold a frame."
+                ) from None
         except (av.FFmpegError, OSError) as error:
             reason = _reason(error)
-        frame_idx = self._next_idx
         self._next_idx = -1  # the decoder is of no more use: the next read seeks
         if frame_idx == 0:
             raise RuntimeError(f"{self._path}: not one frame can be decoded ({reason}).")
@@ -219,18 +227,18 @@ class VideoFile(FrameSource):
     def _seek(self, keyframe: Keyframe) -> None:
         """Make a keyframe the next frame, or an earlier one where the file will not have it."""
         while keyframe.pts is not None:
-            self._pending = None
-            self._container.seek(keyframe.pts, stream=self._stream, backward=True)
-            self._frames = self._container.decode(self._stream)
-            self._next_idx = keyframe.frame_idx
-            if self._skip_to_pts(keyframe.pts):
+            if self._lands_on(keyframe.pts):
+                self._next_idx = keyframe.frame_idx
                 return
             keyframe = self._index.before(keyframe.frame_idx - 1)
         self._rewind()
 
-    def _skip_to_pts(self, pts: int) -> bool:
-        """Decode up to the frame of this time stamp; False if the seek landed behind it."""
+    def _lands_on(self, pts: int) -> bool:
+        """Seek to a time stamp and decode up to its frame; False if the seek landed behind it."""
+        self._pending = None
         try:
+            self._container.seek(pts, stream=self._stream, backward=True)
+            self._frames = self._container.decode(self._stream)
             for frame in self._frames:
                 if frame.pts is None or frame.pts > pts:
                     return False
@@ -238,7 +246,7 @@ class VideoFile(FrameSource):
                     self._pending = frame
                     return True
         except (av.FFmpegError, OSError):
-            pass
+            pass  # damaged, or the format cannot seek
         return False
 
     # Scaling --------------------------------------------------------------------------------
