@@ -1,6 +1,6 @@
 """Where in a video file decoding can start: keyframes by frame index and time stamp."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 import av
@@ -42,14 +42,18 @@ class SeekIndex:
         """The nearest known keyframe at or before a frame; the start of the file at worst."""
         return self._keyframes[self._end(frame_idx) - 1]
 
-    def contradicts(self, keyframe: Keyframe) -> bool:
-        """Whether the index has another time stamp at the same frame index."""
-        known = self.before(keyframe.frame_idx)
-        return known.frame_idx == keyframe.frame_idx and known.pts not in {None, keyframe.pts}
+    def first(self) -> Keyframe | None:
+        """The first known keyframe behind the start of the file."""
+        return self._keyframes[1] if len(self._keyframes) > 1 else None
 
-    def forget_from(self, frame_idx: int) -> None:
-        """Drop all keyframes at and after a frame, but never the start of the file."""
-        del self._keyframes[max(self._end(frame_idx - 1), 1) :]
+    def contradicts(self, keyframe: Keyframe) -> bool:
+        """Whether the index has this frame with another time stamp, or the other way round."""
+        by_idx = self.before(keyframe.frame_idx)
+        at = bisect_left(self._keyframes, keyframe.pts, lo=1, key=lambda known: known.pts)
+        by_pts = self._keyframes[at] if at < len(self._keyframes) else None
+        if by_pts is not None and by_pts.pts == keyframe.pts:
+            return by_pts != keyframe
+        return by_idx.pts is not None and by_idx.frame_idx == keyframe.frame_idx
 
     def _end(self, frame_idx: int) -> int:
         return bisect_right(self._keyframes, frame_idx, key=lambda keyframe: keyframe.frame_idx)
@@ -80,7 +84,7 @@ class PacketScan:
 
     Attributes:
         num_frames: How many frames the packets read so far hold.
-        agrees: False once a keyframe was found elsewhere than decoding had found it.
+        agrees: False once time stamps jump back, or a keyframe is elsewhere than decoding found it.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class PacketScan:
         self._size = max(container.size, 0)
         self._packets = container.demux(stream)
         self._position = 0
+        self._last_dts: int | None = None
         self._first_pts = first_pts
         self._index = index
         self.agrees = True
@@ -114,8 +119,11 @@ class PacketScan:
             unit_scale=True,
             delay=2,
         ) as bar:
-            while until is None or self._index.known_until < until:
-                packet = next(self._packets, None)
+            while until is None or (self._index.known_until < until and self.agrees):
+                try:
+                    packet = next(self._packets, None)
+                except (av.FFmpegError, OSError):
+                    packet = None  # damaged: what comes behind cannot be counted
                 if packet is None:
                     for keyframe in self._unsettled:
                         self._settle(keyframe)
@@ -130,9 +138,12 @@ class PacketScan:
     def _count(self, packet: "av.Packet[av.VideoStream]") -> None:
         if packet.size == 0 or packet.is_discard:
             return
-        pts = packet.pts
+        pts, dts = packet.pts, packet.dts
+        if dts is not None:
+            self.agrees &= self._last_dts is None or dts > self._last_dts
+            self._last_dts = dts
         if pts is not None and self._first_pts is not None:
-            if pts < self._first_pts:
+            if pts < self._first_pts and self.agrees:
                 return
             still_unsettled = []
             for keyframe in self._unsettled:

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from longsam.frames.seek_index import Keyframe, PacketScan, SeekIndex
 
 MAX_DECODER_THREADS = 4
 """Each decoder thread holds a decoded frame (12 MB at 4K); four outrun every SAM 2 model."""
+
+CODECS_THAT_PACK_FRAMES = ("mpeg4", "msmpeg4v3", "msmpeg4v2")
+"""Xvid and DivX put two frames into one packet, so what follows a keyframe depends on whether
+decoding has started there. Jumps in such files decode from the start."""
+
+MAX_UNDECODABLE_PACKETS = 1000
+"""A recording that was cut at any place may start with so many packets before a keyframe."""
 
 FORWARD_WITHOUT_SEEKING = 256
 """A jump ahead of at most so many frames, with no keyframe known on the way, is decoded through."""
@@ -46,22 +54,21 @@ class VideoFile(FrameSource):
         self._image_size = image_size
         self._index = SeekIndex()
         self._scan: PacketScan | None = None
-        self._scan_agrees = True
         self._scaler: _Scaler | None = None
+        self._decoded_until = 0
+        self._has_jumped = False
         self._warned_of_damage = False
 
         self._rewind()
         first = self._decode()
-        self._has_pts = first.pts is not None
-        self._first_pts = first.pts
         self._pending: av.VideoFrame | None = first  # decoded, and not yet read
-        self._next_idx = 0
+        self._first_pts = self._last_pts = first.pts
+        codec = self._stream.codec_context.name
+        self._can_seek = first.pts is not None and codec not in CODECS_THAT_PACK_FRAMES
         self._coded_size = (first.height, first.width)
         sideways = first.rotation % 360 in {90, 270}
         self.frame_size = (first.width, first.height) if sideways else self._coded_size
-        stated = self._stated_num_frames()
-        self._is_stated = stated > 0
-        self.num_frames = stated or self._counted_num_frames()
+        self.num_frames = self._stated_num_frames() or self._counted_num_frames()
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         self._go_to(start)
@@ -84,9 +91,16 @@ class VideoFile(FrameSource):
             return 0
         return stated
 
+    def _lacks_packets(self) -> bool:
+        """Whether the header tells of packets behind the end of the file."""
+        entries = self._stream.index_entries
+        last = entries[len(entries) - 1] if len(entries) else None
+        return last is not None and last.pos + last.size > self._container.size
+
     def _counted_num_frames(self) -> int:
         scan = self._open_scan()
         scan.run(progress=f"counting the frames of {self._path.name}")
+        self._can_seek &= scan.agrees
         return scan.num_frames
 
     def _open_scan(self) -> PacketScan:
@@ -119,9 +133,24 @@ class VideoFile(FrameSource):
     def _rewind(self) -> None:
         """Open the file anew, at its start."""
         self._container, self._stream = self._open()
-        self._frames = self._container.decode(self._stream)
+        self._frames = self._decoded_from_the_first()
         self._next_idx = 0
         self._pending = None
+        self._last_pts = None
+
+    def _decoded_from_the_first(self) -> Iterator[av.VideoFrame]:
+        """All frames. A recording cut at any place starts with packets that cannot be decoded."""
+        for _ in range(MAX_UNDECODABLE_PACKETS):
+            frames = self._container.decode(self._stream)
+            try:
+                first = next(frames)
+            except av.error.InvalidDataError:
+                continue  # decode() goes on with the next packet
+            except StopIteration:
+                return
+            yield first
+            yield from frames
+            return
 
     def _decode(self) -> av.VideoFrame:
         """The next frame that the decoder gives, whichever it is."""
@@ -130,11 +159,11 @@ class VideoFile(FrameSource):
             return next(self._frames)
         except StopIteration:
             reason = "the file ends"
-            if frame_idx > 0 and not self._is_stated:
+            if frame_idx > 0 and not self._lacks_packets():
                 self._next_idx = -1
                 raise EndOfVideoError(
-                    f"{self._path} ends after {frame_idx} frames; {self.num_frames} packets of "
-                    "video were counted in it, but not all of them hold a frame."
+                    f"{self._path} ends after {frame_idx} frames; it has {self.num_frames} packets "
+                    "of video, but not all of them hold a frame that can be shown."
                 ) from None
         except (av.FFmpegError, OSError) as error:
             reason = _reason(error)
@@ -153,9 +182,11 @@ class VideoFile(FrameSource):
         frame, self._pending = self._pending or self._decode(), None
         frame_idx = self._next_idx
         self._next_idx += 1
-        if frame.key_frame and frame.pts is not None and frame_idx > 0:
-            self._note(Keyframe(frame_idx, frame.pts))
+        if self._can_seek and frame_idx > 0:
+            self._check_time_stamp(frame, frame_idx)
+        self._last_pts = frame.pts
         self._index.known_until = max(self._index.known_until, frame_idx)
+        self._decoded_until = max(self._decoded_until, frame_idx)
         if (frame.height, frame.width) != self._coded_size:
             raise RuntimeError(
                 f"{self._path}: the frame size changes from {self._coded_size[1]}x"
@@ -175,50 +206,65 @@ class VideoFile(FrameSource):
         return frame
 
     def _check_end(self) -> None:
-        """Warn where the file goes on after the last frame that its header states."""
+        """Warn where the file goes on after the last frame that was stated or counted."""
         try:
             self._pending = next(self._frames, None)
         except (av.FFmpegError, OSError):
             return
         if self._pending is not None:
             warnings.warn(
-                f"{self._path} states {self.num_frames} frames but holds more; those after frame "
-                f"{self.num_frames - 1} are not read. `ffmpeg -i INPUT -c copy OUTPUT.mp4` "
-                "writes the header anew.",
+                f"{self._path} should hold {self.num_frames} frames but holds more; those after "
+                f"frame {self.num_frames - 1} are not read. `ffmpeg -i INPUT -c copy OUTPUT.mp4` "
+                "writes the file anew, with the right count.",
                 stacklevel=2,
             )
 
     # Jumps ----------------------------------------------------------------------------------
 
-    def _note(self, keyframe: Keyframe) -> None:
-        """Note a keyframe met while decoding in order, and hold it against the packet scan."""
-        if self._index.contradicts(keyframe):
-            self._scan_agrees = False
-            self._index.forget_from(keyframe.frame_idx)
+    def _check_time_stamp(self, frame: av.VideoFrame, frame_idx: int) -> None:
+        """Note a keyframe met in order; find out files whose time stamps do not tell the frame."""
+        if frame.pts is None or (self._last_pts is not None and frame.pts <= self._last_pts):
+            self._can_seek = False  # joined recordings: the same time comes twice
+        elif frame.key_frame:
+            keyframe = Keyframe(frame_idx, frame.pts)
+            self._can_seek = not self._index.contradicts(keyframe)
+            self._index.add(keyframe)
+        if not self._can_seek and self._has_jumped:
             warnings.warn(
-                f"{self._path}: packets and frames do not agree at frame {keyframe.frame_idx}, so "
-                "frames that were reached by a jump before (prompts ahead of tracking, reverse) "
-                "may have been others. From here on jumps decode all that lies between.",
+                f"{self._path}: time stamps do not tell the frames from frame {frame_idx} on, so "
+                "frames behind it that were reached by a jump before (prompts ahead of tracking, "
+                "reverse) may have been others. From now on jumps decode all that lies between.",
                 stacklevel=2,
             )
-        self._index.add(keyframe)
 
     def _go_to(self, target: int) -> None:
         """Make `target` the next frame that is read."""
         if self._next_idx >= 0 and 0 <= target - self._next_idx <= FORWARD_WITHOUT_SEEKING:
-            try:
+            with suppress(RuntimeError):  # damaged on the way: try a keyframe behind the damage
                 self._skip_to_frame(target)
                 return
-            except RuntimeError:
-                pass  # damaged on the way; there may be a keyframe behind the damage
-        if self._has_pts and self._scan_agrees and self._index.known_until < target:
+        if self._can_seek and self._index.known_until < target:
             scan = self._open_scan()
             scan.run(until=target, progress=f"indexing {self._path.name}")
-            self._scan_agrees = scan.agrees
-        start = self._index.before(target)
+            self._can_seek = scan.agrees
+        if self._can_seek and not self._has_jumped:
+            self._try_first_keyframe()
+        start = self._index.before(target if self._can_seek else 0)
         if not start.frame_idx <= self._next_idx <= target:
             self._seek(start)
         self._skip_to_frame(target)
+
+    def _try_first_keyframe(self) -> None:
+        """Before the first seek: hold the packet scan against what decoding gives at the start.
+
+        A recording that was cut between keyframes starts with packets that hold no frame.
+        """
+        first = self._index.first()
+        if first is None or self._decoded_until >= first.frame_idx:
+            return
+        self._rewind()
+        with suppress(RuntimeError):  # damage: the index is not to blame
+            self._skip_to_frame(first.frame_idx + 1)
 
     def _skip_to_frame(self, target: int) -> None:
         while self._next_idx < target:
@@ -243,7 +289,8 @@ class VideoFile(FrameSource):
                 if frame.pts is None or frame.pts > pts:
                     return False
                 if frame.pts == pts:
-                    self._pending = frame
+                    self._has_jumped = True
+                    self._pending, self._last_pts = frame, None
                     return True
         except (av.FFmpegError, OSError):
             pass  # damaged, or the format cannot seek
