@@ -1,6 +1,7 @@
 """Builders: upstream's own, told to make our class."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ def build_long_video_predictor(
         FileNotFoundError: There is no such checkpoint.
         RuntimeError: The checkpoint does not fit the config.
     """
+    if ckpt_path is not None and not Path(ckpt_path).is_file():
+        raise FileNotFoundError(
+            f"There is no checkpoint at {ckpt_path}. Meta's are listed at "
+            "https://github.com/facebookresearch/sam2#download-checkpoints."
+        )
     predictor: LongVideoPredictor = build_sam2_video_predictor(
         config_file,
         ckpt_path,

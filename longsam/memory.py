@@ -178,7 +178,8 @@ def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
         warnings.warn(
             f"This prompt corrects object {obj_id!r} on frame {frame_idx}, but the frames "
             f"{min(lost)} to {max(lost)} that the old mask was made from have been forgotten "
-            f"(memory_window is {window}), so the mask will differ from upstream's.",
+            f"(memory_window is {window}), so the mask will differ from upstream's. For exact "
+            "corrections further back, give init_state a larger memory_window.",
             stacklevel=3,
         )
 
@@ -187,18 +188,22 @@ def warn_of_forgotten_past(state: State, start_frame_idx: int | None, *, reverse
     """Warn that a pass starts where the frames it should go on from have been forgotten."""
     memory: Memory = state[KEY]
     start = _upstream.default_start(state) if start_frame_idx is None else start_frame_idx
-    for _, obj_id in _upstream.objects(state):
-        lost = _forgotten_past(state, obj_id, start, reverse=reverse)
-        if lost and (obj_id, start) not in memory.anew:
-            warnings.warn(
-                f"The pass starts at frame {start}, but the frames {min(lost)} to {max(lost)} "
-                f"that it goes on from have been forgotten (memory_window is {memory.window}), so "
-                f"the masks of object {obj_id!r} will differ from upstream's. Go on from where a "
-                "pass has stopped, start where one has started, or give init_state a larger "
-                "memory_window.",
-                stacklevel=3,
-            )
-            return
+    lost = {
+        obj_id: _forgotten_past(state, obj_id, start, reverse=reverse)
+        for _, obj_id in _upstream.objects(state)
+        if (obj_id, start) not in memory.anew
+    }
+    lost = {obj_id: frames for obj_id, frames in lost.items() if frames}
+    if lost:
+        frames = set().union(*lost.values())
+        warnings.warn(
+            f"The pass starts at frame {start}, but of the frames that it goes on from "
+            f"{min(frames)} to {max(frames)} have been forgotten (memory_window is "
+            f"{memory.window}), so masks will differ from upstream's for object {', '.join(map(repr, lost))}. Go on from "
+            "where a pass has stopped, start where one has started, or give init_state a larger "
+            "memory_window.",
+            stacklevel=3,
+        )
 
 
 def _forgotten_past(state: State, obj_id: Any, frame_idx: int, *, reverse: bool) -> list[int]:

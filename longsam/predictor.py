@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -93,9 +93,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
             ImportError: reader="decord" without decord.
         """
         if isinstance(frames_per_chunk, bool) or not isinstance(frames_per_chunk, int):
-            raise ValueError(f"frames_per_chunk is {frames_per_chunk!r}; it must be an int.")
+            raise ValueError(
+                f"frames_per_chunk is {frames_per_chunk!r}; it must be a whole number (32)."
+            )
         if frames_per_chunk < 1:
-            raise ValueError(f"frames_per_chunk is {frames_per_chunk}; it must be at least 1.")
+            raise ValueError(f"frames_per_chunk is {frames_per_chunk}; it must be at least 1 (32).")
         remembered = memory.new_memory(self, memory_window)
         source = open_source(
             video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
@@ -180,16 +182,17 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         _check_frame_idx(inference_state, frame_idx, "frame_idx")
         memory.warn_of_forgotten_prompt(inference_state, obj_id, frame_idx)
-        return super().add_new_points_or_box(  # type: ignore[no-any-return]
-            inference_state,
-            frame_idx,
-            obj_id,
-            points,
-            labels,
-            clear_old_points,
-            normalize_coords,
-            box,
-        )
+        with self._no_object_left_if_refused(inference_state, obj_id):
+            return super().add_new_points_or_box(  # type: ignore[no-any-return]
+                inference_state,
+                frame_idx,
+                obj_id,
+                points,
+                labels,
+                clear_old_points,
+                normalize_coords,
+                box,
+            )
 
     def add_new_mask(
         self, inference_state: State, frame_idx: int, obj_id: Any, mask: Any
@@ -201,7 +204,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         _check_frame_idx(inference_state, frame_idx, "frame_idx")
         memory.warn_of_forgotten_prompt(inference_state, obj_id, frame_idx)
-        return super().add_new_mask(inference_state, frame_idx, obj_id, mask)  # type: ignore[no-any-return]
+        with self._no_object_left_if_refused(inference_state, obj_id):
+            return super().add_new_mask(  # type: ignore[no-any-return]
+                inference_state, frame_idx, obj_id, mask
+            )
 
     def remove_object(
         self, inference_state: State, obj_id: Any, strict: bool = False, need_output: bool = True
@@ -236,6 +242,17 @@ class LongVideoPredictor(SAM2VideoPredictor):
             decoder's own memory are not in it.
         """
         return memory.bytes_by_kind(inference_state)
+
+    @contextmanager
+    def _no_object_left_if_refused(self, inference_state: State, obj_id: Any) -> Iterator[None]:
+        """Upstream adds an object before it looks at its prompt; take it back if that fails."""
+        is_new = _upstream.object_idx(inference_state, obj_id) is None
+        try:
+            yield
+        except Exception:
+            if is_new:
+                self.remove_object(inference_state, obj_id, need_output=False)
+            raise
 
     def _clear_obj_non_cond_mem_around_input(
         self, inference_state: State, frame_idx: int, obj_idx: int
@@ -275,6 +292,8 @@ def _match_memory_dtype(
 
 def _check_frame_idx(state: State, frame_idx: int, name: str) -> None:
     images = _upstream.images(state)
+    if isinstance(frame_idx, bool) or not hasattr(frame_idx, "__index__"):
+        raise ValueError(f"{name} is {frame_idx!r}; it must be a whole number, the frame's index.")
     if not 0 <= frame_idx < len(images):
         raise ValueError(
             f"{name} is {frame_idx}, which is outside {images.source.name}: it has "

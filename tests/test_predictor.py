@@ -58,6 +58,11 @@ def test_vos_optimized_gives_the_compiled_sibling(
     assert LongVideoPredictorVOS._encode_new_memory is SAM2VideoPredictorVOS._encode_new_memory
 
 
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none\.pt.*download"):
+        build_long_video_predictor(TINY, str(tmp_path / "none.pt"), device="cpu")
+
+
 @pytest.mark.slow
 def test_compiled_sibling_tracks(checkpoint: Path, mp4: Path) -> None:
     predictor = models.build_ours(checkpoint, vos_optimized=True)
@@ -141,9 +146,12 @@ def test_a_pass_that_starts_where_all_is_forgotten_warns(
     ours: LongVideoPredictor, mp4: Path
 ) -> None:
     state = ours.init_state(mp4)
-    ours.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
+    for obj_id in (1, "b"):
+        ours.add_new_points_or_box(state, 0, obj_id, points=[[60, 50]], labels=[1])
     list(ours.propagate_in_video(state))
-    with pytest.warns(UserWarning, match=r"starts at frame 50, but the frames 35 to 49") as caught:
+    with pytest.warns(
+        UserWarning, match=r"starts at frame 50, .* 35 to 49 .*object 1, 'b'"
+    ) as caught:
         next(iter(ours.propagate_in_video(state, start_frame_idx=50)))
     assert any(warning.filename == __file__ for warning in caught)
     next(iter(ours.propagate_in_video(state)))

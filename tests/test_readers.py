@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import videos
 from PIL import Image
 from sam2.utils.misc import load_video_frames
 
-from longsam.frames import FrameBuffer, FrameSource, open_source
+from longsam import LongVideoPredictor
+from longsam.frames import EndOfVideoError, FrameBuffer, FrameSource, open_source
 from longsam.frames.seek_index import MAX_KEYFRAMES, Keyframe, SeekIndex
 
 SIZE = 96
@@ -192,6 +194,80 @@ def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack(list(source.read(5, 9))), expected[5:9])
 
 
+def packets_from(source: Path, target: Path, first: int) -> Path:
+    """Copy a video's packets from the n-th on, as a recording that begins anywhere."""
+    with av.open(source) as input_, av.open(target, "w") as output:
+        stream = input_.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for number, packet in enumerate(input_.demux(stream)):
+            if number >= first and packet.dts is not None:
+                packet.stream = copy
+                output.mux(packet)
+    return target
+
+
+def check_access_in_any_order(path: Path, num_frames: int) -> None:
+    """A fresh source that jumps, and one that has read all, give the frames of one pass."""
+    sequence = np.stack(list(open_video(path).read(0, num_frames)))
+    for start in (num_frames - 5, num_frames // 2, 13, 2):
+        fresh = open_video(path)
+        (frame,) = fresh.read(start, start + 1)
+        np.testing.assert_array_equal(frame, sequence[start])
+        for again in reversed(range(0, num_frames, 7)):
+            stop = min(again + 7, num_frames)
+            np.testing.assert_array_equal(
+                np.stack(list(fresh.read(again, stop))), sequence[again:stop]
+            )
+
+
+def test_joined_recordings_whose_time_starts_again(tmp_path: Path) -> None:
+    part = videos.remux(h264(g="12", bf="2")(tmp_path), tmp_path / "part.ts")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 2)
+    assert open_video(joined).num_frames == 120
+    check_access_in_any_order(joined, 120)
+
+
+@pytest.mark.parametrize("first", [5, 12])
+def test_recordings_that_begin_between_two_keyframes(first: int, tmp_path: Path) -> None:
+    """Packets that cannot be decoded come first, or (after an open GOP's keyframe) second."""
+    whole = FILES["h264 open GOP"](tmp_path)
+    keyframes = [n for n, p in enumerate(av.open(whole).demux(video=0)) if p.is_keyframe]
+    begin = keyframes[2] if first == 12 else first
+    path = packets_from(whole, tmp_path / "cut.mkv", begin)
+    source = open_video(path)
+    frames = []
+    with suppress(EndOfVideoError):
+        for frame in source.read(0, source.num_frames):
+            frames.append(frame)
+    assert 0 <= source.num_frames - len(frames) <= 2  # at most the leading pictures
+    assert len(frames) >= 60 - keyframes[2] - 2
+    with suppress(RuntimeError):
+        check_access_in_any_order(path, len(frames))
+
+
+def test_a_pass_ends_where_the_video_does(ours: LongVideoPredictor, tmp_path: Path) -> None:
+    """Packets without a frame were counted: the pass ends early, with a warning and no error."""
+    path = packets_from(FILES["h264 open GOP"](tmp_path), tmp_path / "cut.h264", 5)
+    state = ours.init_state(path)
+    ours.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
+    tracked: list[int] = []
+    with pytest.warns(UserWarning, match=r"cut\.h264 ends after \d+ frames; .*The pass ends there"):
+        tracked += [frame_idx for frame_idx, _, _ in ours.propagate_in_video(state)]
+    assert tracked == list(range(len(tracked)))
+    assert 40 < len(tracked) < state["num_frames"]
+
+
+def test_a_truncated_file_without_a_stated_count_warns(tmp_path: Path) -> None:
+    whole = videos.remux(h264(g="12", bf="2")(tmp_path), tmp_path / "video.mkv")
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.warns(
+        UserWarning, match=r"video\.mkv states a length of 2\.0 s, but its video ends"
+    ):
+        source = open_video(whole)
+    assert 10 < source.num_frames < 50
+
+
 def test_decord_reader_equals_decord(mp4: Path) -> None:
     expected = decord_frames(mp4)
     source = open_video(mp4, reader="decord")
@@ -263,7 +339,8 @@ def test_image_folders(suffix: str, tmp_path: Path) -> None:
 def test_folder_of_jpegs_with_masks_beside_them(tmp_path: Path) -> None:
     folder = videos.write_folder(tmp_path / "images", 3)
     Image.new("L", (160, 120)).save(folder / "0.png")
-    assert open_video(folder).num_frames == 3
+    with pytest.warns(UserWarning, match="3 JPEGs and 1 other images; only the JPEGs are frames"):
+        assert open_video(folder).num_frames == 3
 
 
 def test_names_that_are_no_integers_sort_in_natural_order(tmp_path: Path) -> None:

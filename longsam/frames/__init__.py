@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from longsam.frames.base import EndOfVideoError, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
-from longsam.frames.folder import ImageFiles, image_folder
+from longsam.frames.folder import IMAGE_SUFFIXES, ImageFiles, image_folder
 from longsam.frames.sequence import frame_sequence
 from longsam.frames.video_file import VideoFile
 
@@ -37,6 +37,11 @@ def open_source(
         path = Path(video)
         if path.is_dir():
             return image_folder(path, image_size)
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            raise ValueError(
+                f"{path} is a single image. Give the folder that holds the images, a list of their "
+                "paths, or, for a stack in one file, the array that tifffile.imread gives."
+            )
         if reader == "decord":
             return DecordFile(path, image_size, frames_per_chunk)
         return VideoFile(path, image_size)

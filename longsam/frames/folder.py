@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -68,9 +69,16 @@ def image_folder(path: Path, image_size: int) -> ImageFiles:
     ]
     if not names:
         raise ValueError(
-            f"{path} holds no images. Looked for files ending in {', '.join(IMAGE_SUFFIXES)}."
+            f"{path} holds no images. Looked for files ending in {', '.join(IMAGE_SUFFIXES)}. "
+            "For a video file, give the path of the file itself."
         )
     jpegs = [name for name in names if name.lower().endswith(JPEG_SUFFIXES)]
+    if jpegs and len(jpegs) < len(names):
+        warnings.warn(
+            f"{path} holds {len(jpegs)} JPEGs and {len(names) - len(jpegs)} other images; only the "
+            "JPEGs are frames, as in upstream. For others, give a list of paths.",
+            stacklevel=2,
+        )
     names = jpegs or names
     stems = {name: os.path.splitext(name)[0] for name in names}
     if all(stem.isdecimal() for stem in stems.values()):

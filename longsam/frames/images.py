@@ -13,23 +13,40 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
-        RuntimeError: The file is no image, is damaged, or has more than 8 bits a channel.
+        RuntimeError: The file is no image, is damaged, or has several pages or more than 8 bits a
+            channel.
     """
     try:
         image = Image.open(path)
         image.load()
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no image at {fspath(path)}.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise RuntimeError(
             f"{fspath(path)} cannot be read as an image ({error}). Replace or remove the file."
         ) from error
+    try:
+        _check_is_one_frame(image, path)
+    except RuntimeError:
+        image.close()
+        raise
+    return image
+
+
+def _check_is_one_frame(image: Image.Image, path: str | PathLike[str]) -> None:
+    num_pages = getattr(image, "n_frames", 1)
+    if num_pages > 1:
+        raise RuntimeError(
+            f"{fspath(path)} holds {num_pages} images, and would be read as one frame. Save them "
+            "as separate files, or give them as an array of shape (frames, height, width, 3), "
+            "such as tifffile.imread gives for a stack."
+        )
     if image.mode in {"I", "F"} or image.mode.startswith("I;"):
         raise RuntimeError(
             f"{fspath(path)} has more than 8 bits a channel (PIL mode {image.mode!r}). "
-            "Convert the images to 8-bit RGB or grey first."
+            "Scale it to 8 bits first: (a / a.max() * 255).astype('uint8'), with one maximum for "
+            "all frames."
         )
-    return image
 
 
 def resize(image: Image.Image, image_size: int) -> Frame:

@@ -84,6 +84,7 @@ class PacketScan:
 
     Attributes:
         num_frames: How many frames the packets read so far hold.
+        seconds: Time from frame 0 to the last one.
         agrees: False once time stamps jump back, or a keyframe is elsewhere than decoding found it.
     """
 
@@ -102,6 +103,8 @@ class PacketScan:
         self._first_pts = first_pts
         self._index = index
         self.agrees = True
+        self.seconds = 0.0
+        self._time_base = float(stream.time_base or 0)
         self._unsettled: list[Keyframe] = []  # keyframes whose leading pictures may still follow
 
     def run(self, *, until: int | None = None, progress: str) -> None:
@@ -145,6 +148,7 @@ class PacketScan:
         if pts is not None and self._first_pts is not None:
             if pts < self._first_pts and self.agrees:
                 return
+            self.seconds = max(self.seconds, (pts - self._first_pts) * self._time_base)
             still_unsettled = []
             for keyframe in self._unsettled:
                 assert keyframe.pts is not None

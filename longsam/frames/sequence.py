@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -55,10 +56,24 @@ class FrameSequence(FrameSource):
             raise ValueError(
                 f"Frame {frame_idx} of {self.name} has dtype {frame.dtype} and shape "
                 f"{tuple(frame.shape)}; frames must be uint8 RGB of shape (height, width, 3). "
-                "For floats in 0..1 use (frames * 255).astype('uint8'); for channels first use "
-                "frames.transpose(0, 2, 3, 1)."
+                f"{_advice(frame)}"
             )
         return np.ascontiguousarray(frame)
+
+
+def _advice(frame: npt.NDArray[Any]) -> str:
+    """How to make a frame of it."""
+    if frame.ndim == 2:
+        return "For grey use np.repeat(frames[..., None], 3, axis=-1), and uint8."
+    if frame.ndim == 3 and frame.shape[0] == 3 != frame.shape[2]:
+        return "For channels first use frames.transpose(0, 2, 3, 1), and uint8."
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        return "To drop the alpha channel use frames[..., :3]."
+    if np.issubdtype(frame.dtype, np.floating):
+        return "For floats in 0..1 use (frames * 255).astype('uint8')."
+    if frame.dtype != np.uint8:
+        return "Use (frames / frames.max() * 255).astype('uint8')."
+    return "The first axis of an array counts the frames."
 
 
 def frame_sequence(frames: Any, image_size: int) -> FrameSource:

@@ -101,6 +101,13 @@ class VideoFile(FrameSource):
         scan = self._open_scan()
         scan.run(progress=f"counting the frames of {self._path.name}")
         self._can_seek &= scan.agrees
+        stated = (self._container.duration or 0) / av.time_base
+        if scan.agrees and self._stream.time_base and stated - 1 > 1.1 * scan.seconds:
+            warnings.warn(
+                f"{self._path} states a length of {stated:.1f} s, but its video ends after "
+                f"{scan.seconds:.1f} s ({scan.num_frames} frames); it seems to be cut off.",
+                stacklevel=2,
+            )
         return scan.num_frames
 
     def _open_scan(self) -> PacketScan:
@@ -173,8 +180,9 @@ class VideoFile(FrameSource):
         raise RuntimeError(
             f"{self._path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({reason}); "
             f"the file is cut off or damaged there. Frames 0 to {frame_idx - 1} are good, and so "
-            "are their masks. To go on past the damage, start from a later frame, or repair the "
-            "file with `ffmpeg -err_detect ignore_err -i INPUT -c:v libx264 OUTPUT.mp4`."
+            "are their masks. To go on past the damage, prompt a frame behind the next keyframe "
+            "and start there, or repair the file with "
+            "`ffmpeg -err_detect ignore_err -i INPUT -c:v libx264 OUTPUT.mp4`."
         )
 
     def _next(self) -> av.VideoFrame:
