@@ -199,9 +199,9 @@ def warn_of_forgotten_past(state: State, start_frame_idx: int | None, *, reverse
         warnings.warn(
             f"The pass starts at frame {start}, but of the frames that it goes on from "
             f"{min(frames)} to {max(frames)} have been forgotten (memory_window is "
-            f"{memory.window}), so masks will differ from upstream's for object {', '.join(map(repr, lost))}. Go on from "
-            "where a pass has stopped, start where one has started, or give init_state a larger "
-            "memory_window.",
+            f"{memory.window}), so masks will differ from upstream's for object "
+            f"{', '.join(map(repr, lost))}. Go on from where a pass has stopped, start where one "
+            "has started, or give init_state a larger memory_window.",
             stacklevel=3,
         )
 

@@ -248,7 +248,7 @@ def test_recordings_that_begin_between_two_keyframes(first: int, tmp_path: Path)
 
 def test_a_pass_ends_where_the_video_does(ours: LongVideoPredictor, tmp_path: Path) -> None:
     """Packets without a frame were counted: the pass ends early, with a warning and no error."""
-    path = packets_from(FILES["h264 open GOP"](tmp_path), tmp_path / "cut.h264", 5)
+    path = packets_from(h264(g="12", bf="0")(tmp_path), tmp_path / "cut.h264", 5)
     state = ours.init_state(path)
     ours.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
     tracked: list[int] = []
