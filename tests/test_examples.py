@@ -20,14 +20,20 @@ ROOT = Path(__file__).parents[1]
 def test_readme_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The code runs as it stands; the files it names have seeded weights and four frames."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The code runs as it stands; the files it names have seeded weights and five frames."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     models.save_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", overrides=())
-    videos.write_video(tmp_path / "two_hours.mp4", 4, 480, 640)
+    videos.write_video(tmp_path / "two_hours.mp4", 5, 480, 640)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["0", "1", "2", "3"]
+    assert [line.split()[0] for line in lines] == ["0", "1", "2", "3", "4"]
+    assert names["frame_idx"] == 0
+    with np.load(tmp_path / "masks_000003.npz") as saved:
+        assert saved["ids"].tolist() == ["bee", "wasp"]
+        assert saved["masks"].shape == (2, 480, 640)
 
 
 def test_readme_commands_are_those_of_ci() -> None:
