@@ -44,6 +44,7 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": gpus,
         "python": platform.python_version(),
