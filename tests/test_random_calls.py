@@ -85,7 +85,7 @@ class Pair:
             (count,) = args
             passed = islice(predictor.propagate_in_video(state, **kwargs), count)
             return [copied(step) for step in passed]
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, AssertionError) as error:
             return error
 
 
