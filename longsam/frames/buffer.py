@@ -155,6 +155,8 @@ class FrameBuffer:
         used = set(self._slot_of.values())
         free = [slot for slot in range(len(self._slots)) if slot not in used]
         if 0 < len(frames) <= len(free):
+            if self._reader is not None:
+                self._reader.join()  # it has read all and needs no lock to end: two never overlap
             self._reader = _ReadAhead(self, frames, free[: len(frames)])
             self._reader.start()
 
