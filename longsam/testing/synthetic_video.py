@@ -435,7 +435,7 @@ class _Motion:
         knot = np.floor(time).astype(np.int64)
         t = (time - knot)[:, None]
         before, now, after, later = self._knots(knot)
-        place = now + 0.5 * t * (  # Catmull-Rom
+        place: FloatArray = now + 0.5 * t * (  # Catmull-Rom
             after
             - before
             + t
@@ -495,5 +495,5 @@ def _hashed(key: np.uint64, *numbers: npt.NDArray[np.int64]) -> FloatArray:
             mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             mixed = mixed ^ (mixed >> np.uint64(31))
-    uniform: FloatArray = (mixed >> np.uint64(11)).astype(np.float64)
-    return uniform / 2**53
+    uniform: FloatArray = np.divide(mixed >> np.uint64(11), 2.0**53)
+    return uniform
