@@ -197,9 +197,10 @@ class SyntheticVideo:
     def _render(self, index: int) -> tuple[FrameArray, npt.NDArray[np.int8]]:
         if not 0 <= index < self.num_frames:
             raise IndexError(f"frame {index} is not in 0 to {self.num_frames - 1}")
-        if self._rendered is None or self._rendered[0] != index:
-            self._rendered = (index, *self._draw(index))
-        return self._rendered[1:]
+        rendered = self._rendered  # another thread may render another frame meanwhile
+        if rendered is None or rendered[0] != index:
+            rendered = self._rendered = (index, *self._draw(index))
+        return rendered[1:]
 
     def _draw(self, index: int) -> tuple[FrameArray, npt.NDArray[np.int8]]:
         height, width = self.frame_size
