@@ -105,6 +105,15 @@ def has_prompt(state: State, obj_idx: int, frame_idx: int) -> bool:
     )
 
 
+def is_prompted_anew(state: State, obj_ids: list[Any]) -> bool:
+    """Whether prompts wait for the next pass, or objects are no more those of the running one."""
+    return state["obj_ids"] != obj_ids or any(
+        by_frame
+        for by_storage in state["temp_output_dict_per_obj"].values()
+        for by_frame in by_storage.values()
+    )
+
+
 def reach(model: Any) -> int:
     """How many frames back tracking reads what it stored; 15 with every released config.
 

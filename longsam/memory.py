@@ -130,6 +130,19 @@ def forget(state: State, frame_idx: int, *, starts_pass: bool) -> None:
                     del by_frame[held]
 
 
+def live_start(state: State) -> int:
+    """Where a pass over a live source starts by default.
+
+    The first conditioning frame while it is held, else behind the last frame tracked.
+    """
+    start = _upstream.default_start(state)
+    recent = state[KEY].recent
+    if start in _upstream.images(state).held or not recent:
+        return start
+    last_tracked: int = next(reversed(recent))
+    return last_tracked + 1
+
+
 def is_forgotten(state: State, obj_id: Any, frame_idx: int) -> bool:
     """Whether an object was tracked on a frame and nothing of it is left."""
     obj_idx = _upstream.object_idx(state, obj_id)

@@ -1,7 +1,7 @@
 """LongVideoPredictor: what differs from upstream's SAM2VideoPredictor, and nothing else."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -10,10 +10,23 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
 from longsam import _upstream, memory
 from longsam._upstream import State
-from longsam.frames import EndOfVideoError, FrameBuffer, ImageFiles, Reader, open_source
+from longsam.frames import (
+    EndOfStreamError,
+    EndOfVideoError,
+    FrameBuffer,
+    ImageFiles,
+    LiveBuffer,
+    LiveVideo,
+    Reader,
+    open_source,
+)
 
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
+
+
+Step = tuple[int, list[Any], torch.Tensor]
+"""Frame index, object ids, mask logits."""
 
 
 class LongVideoPredictor(SAM2VideoPredictor):
@@ -66,7 +79,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             video_path: A video file that FFmpeg reads; a folder of images (JPEG, PNG, WebP, BMP or
                 TIFF; where there are JPEGs, only these); or frames by index: a numpy array or
                 memory map, a torch tensor, a list, or any object with `len` and `[]`, of uint8 RGB
-                frames, height x width x 3; or a list of image paths.
+                frames, height x width x 3; or a list of image paths. A source whose length is not
+                known (an iterator of frames, a cv2.VideoCapture, the index of a camera, a URL) is
+                tracked as it arrives; see `LiveVideo`.
             offload_video_to_cpu: Normalize frames on the CPU instead of the model's device.
             offload_state_to_cpu: Keep memory features and masks in CPU memory.
             async_loading_frames: Frames are always loaded in the background while a pass runs. For
@@ -78,7 +93,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 is exact, and so is a correction on any of the last `reach + 1` frames. `reach`
                 (15) is the least that tracks exactly; below it masks differ from upstream's.
             frames_per_chunk: How many frames are decoded ahead at most, uint8, 3 MiB each at
-                1024 x 1024. More make reading in reverse faster.
+                1024 x 1024. More make reading in reverse faster. Of a live source so many frames
+                behind the current one are held, and can be prompted.
             reader: What decodes video files. "av" (PyAV) gives the pixels upstream sees, in one
                 sequential pass. "decord" reads in chunks; slower and heavier, and it refuses files
                 in which decord gives wrong frames after a seek.
@@ -103,13 +119,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
             video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
         )
         in_float64 = async_loading_frames and isinstance(source, ImageFiles)
-        images = FrameBuffer(
-            source,
-            self.image_size,
-            frames_per_chunk,
-            torch.device("cpu") if offload_video_to_cpu or in_float64 else self.device,
-            torch.float64 if in_float64 else torch.float32,
-        )
+        device = torch.device("cpu") if offload_video_to_cpu or in_float64 else self.device
+        if isinstance(source, LiveVideo):
+            images: FrameBuffer = LiveBuffer(source, self.image_size, frames_per_chunk, device)
+        else:
+            dtype = torch.float64 if in_float64 else torch.float32
+            images = FrameBuffer(source, self.image_size, frames_per_chunk, device, dtype)
         state = _upstream.new_state(
             images,
             source.frame_size,
@@ -127,7 +142,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
-    ) -> Iterator[tuple[int, list[Any], torch.Tensor]]:
+    ) -> Generator[Step, None, None]:
         """Track all objects through the video, as upstream does, and forget behind.
 
         Args:
@@ -144,9 +159,25 @@ class LongVideoPredictor(SAM2VideoPredictor):
             RuntimeError: No prompt was given, or a frame cannot be read. Masks yielded before are
                 good, and a pass may be started again from a later frame.
             ValueError: `start_frame_idx` is outside the video.
+
+        Of a live source the pass ends when the source does; prompts that are given between two
+        yields count from the next frame on, and None starts behind the last frame tracked where
+        the first conditioning frame is no longer held.
         """
+        images = _upstream.images(inference_state)
         if start_frame_idx is not None:
-            _check_frame_idx(inference_state, start_frame_idx, "start_frame_idx")
+            _check_is_index(start_frame_idx, "start_frame_idx")
+            images.check_start(start_frame_idx)
+        passes = self._propagate_live if isinstance(images, LiveBuffer) else self._propagate
+        return passes(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
+
+    def _propagate(
+        self,
+        inference_state: State,
+        start_frame_idx: int | None,
+        max_frame_num_to_track: int | None,
+        reverse: bool,
+    ) -> Generator[Step, None, None]:
         # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
         # here so that only the frames of the pass itself are read ahead.
         self.propagate_in_video_preflight(inference_state)
@@ -161,8 +192,54 @@ class LongVideoPredictor(SAM2VideoPredictor):
                     memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
                     starts_pass = False
                     yield frame_idx, obj_ids, mask_logits
+            except EndOfStreamError:
+                return
             except EndOfVideoError as end:
                 warnings.warn(f"{end} The pass ends there.", stacklevel=2)
+
+    def _propagate_live(
+        self,
+        inference_state: State,
+        start_frame_idx: int | None,
+        max_frame_num_to_track: int | None,
+        reverse: bool,
+    ) -> Generator[Step, None, None]:
+        """One pass after another: what is prompted between two yields counts from the next on."""
+        self.propagate_in_video_preflight(inference_state)
+        if start_frame_idx is None:
+            start_frame_idx = memory.live_start(inference_state)
+        left = max_frame_num_to_track
+        while left is None or left >= 0:
+            steps = self._propagate(inference_state, start_frame_idx, left, reverse)
+            for frame_idx, obj_ids, mask_logits in steps:
+                objects = list(obj_ids)
+                yield frame_idx, obj_ids, mask_logits
+                left = None if left is None else left - 1
+                if _upstream.is_prompted_anew(inference_state, objects):
+                    start_frame_idx = frame_idx + (-1 if reverse else 1)
+                    break
+            else:
+                return
+            steps.close()
+            if not any(_upstream.objects(inference_state)):
+                return  # the caller has removed the last object
+
+    def advance(self, inference_state: State) -> int:
+        """Wait for the next frame of a live source without tracking anything on it.
+
+        Returns:
+            The index of the frame, which can be prompted now.
+
+        Raises:
+            ValueError: The source is not a live one.
+            EndOfStreamError: The source has ended.
+        """
+        images = _upstream.images(inference_state)
+        if not isinstance(images, LiveBuffer):
+            raise ValueError(
+                f"{images.source.name} is not live: any frame can be prompted at once."
+            )
+        return images.advance()
 
     def add_new_points_or_box(
         self,
@@ -291,11 +368,10 @@ def _match_memory_dtype(
 
 
 def _check_frame_idx(state: State, frame_idx: int, name: str) -> None:
-    images = _upstream.images(state)
+    _check_is_index(frame_idx, name)
+    _upstream.images(state).check(frame_idx, name)
+
+
+def _check_is_index(frame_idx: int, name: str) -> None:
     if isinstance(frame_idx, bool) or not hasattr(frame_idx, "__index__"):
         raise ValueError(f"{name} is {frame_idx!r}; it must be a whole number, the frame's index.")
-    if not 0 <= frame_idx < len(images):
-        raise ValueError(
-            f"{name} is {frame_idx}, which is outside {images.source.name}: it has "
-            f"{len(images)} frames, 0 to {len(images) - 1}."
-        )

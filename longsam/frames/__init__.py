@@ -8,12 +8,24 @@ from longsam.frames.base import EndOfVideoError, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
 from longsam.frames.folder import IMAGE_SUFFIXES, ImageFiles, image_folder
+from longsam.frames.live import EndOfStreamError, LiveVideo, is_live
+from longsam.frames.live_buffer import LiveBuffer
 from longsam.frames.sequence import frame_sequence
 from longsam.frames.video_file import VideoFile
 
 Reader = Literal["av", "decord"]
 
-__all__ = ["EndOfVideoError", "FrameBuffer", "FrameSource", "ImageFiles", "Reader", "open_source"]
+__all__ = [
+    "EndOfStreamError",
+    "EndOfVideoError",
+    "FrameBuffer",
+    "FrameSource",
+    "ImageFiles",
+    "LiveBuffer",
+    "LiveVideo",
+    "Reader",
+    "open_source",
+]
 
 
 def open_source(
@@ -22,7 +34,8 @@ def open_source(
     """Open whatever a user calls a video.
 
     Args:
-        video: A path to a video file or to a folder of images, or an indexable of frames.
+        video: A path to a video file or to a folder of images, an indexable of frames, or a live
+            source.
         image_size: Side of the model's square input, in pixels.
         reader: What decodes video files.
         frames_per_chunk: How many frames the decord reader fetches at once.
@@ -33,6 +46,8 @@ def open_source(
     """
     if reader not in get_args(Reader):
         raise ValueError(f"reader is {reader!r}; it must be one of {', '.join(get_args(Reader))}.")
+    if is_live(video):
+        return video if isinstance(video, LiveVideo) else LiveVideo(video)
     if isinstance(video, (str, os.PathLike)):
         path = Path(video)
         if path.is_dir():
@@ -53,6 +68,7 @@ def open_source(
         return frame_sequence(video, image_size)
     raise ValueError(
         f"A video of type {type(video).__name__} cannot be read. Give the path of a video file or "
-        "of a folder of images, or frames by index: a numpy array, a torch tensor, or a list, each "
-        "frame uint8 RGB of shape (height, width, 3)."
+        "of a folder of images; frames by index: a numpy array, a torch tensor, or a list; an "
+        "iterator of frames; an opened cv2.VideoCapture, the index of a camera, or a URL. A frame "
+        "is uint8 RGB of shape (height, width, 3)."
     )

@@ -67,6 +67,26 @@ class FrameBuffer:
         """Memory of the buffered frames in bytes; it does not change."""
         return self._slots.nbytes
 
+    def check(self, frame_idx: int, name: str) -> None:
+        """Refuse the index of a frame that cannot be prompted.
+
+        Raises:
+            ValueError: The frame is outside the video.
+        """
+        if not 0 <= frame_idx < len(self):
+            raise ValueError(
+                f"{name} is {frame_idx}, which is outside {self.source.name}: it has "
+                f"{len(self)} frames, 0 to {len(self) - 1}."
+            )
+
+    def check_start(self, frame_idx: int) -> None:
+        """Refuse the index of a frame where no pass can start.
+
+        Raises:
+            ValueError: The frame is outside the video.
+        """
+        self.check(frame_idx, "start_frame_idx")
+
     def __getitem__(self, frame_idx: int) -> torch.Tensor:
         """One frame, 3 x S x S, normalized, equal to upstream's."""
         if not 0 <= frame_idx < len(self):

@@ -48,17 +48,25 @@ class FrameSequence(FrameSource):
             yield resize(Image.fromarray(frame), self._image_size)
 
     def _frame(self, frame_idx: int) -> Frame:
-        frame = self._frames[frame_idx]
-        if isinstance(frame, torch.Tensor):
-            frame = frame.detach().cpu().numpy()
-        frame = np.asarray(frame)
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-            raise ValueError(
-                f"Frame {frame_idx} of {self.name} has dtype {frame.dtype} and shape "
-                f"{tuple(frame.shape)}; frames must be uint8 RGB of shape (height, width, 3). "
-                f"{_advice(frame)}"
-            )
-        return np.ascontiguousarray(frame)
+        return as_frame(self._frames[frame_idx], frame_idx, self.name)
+
+
+def as_frame(frame: Any, frame_idx: int, name: str) -> Frame:
+    """What somebody gives as a frame, as an array.
+
+    Raises:
+        ValueError: It is not uint8 RGB, height x width x 3.
+    """
+    if isinstance(frame, torch.Tensor):
+        frame = frame.detach().cpu().numpy()
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise ValueError(
+            f"Frame {frame_idx} of {name} has dtype {frame.dtype} and shape "
+            f"{tuple(frame.shape)}; frames must be uint8 RGB of shape (height, width, 3). "
+            f"{_advice(frame)}"
+        )
+    return np.ascontiguousarray(frame)
 
 
 def _advice(frame: npt.NDArray[Any]) -> str:

@@ -54,7 +54,7 @@ class VideoFile(FrameSource):
         self._image_size = image_size
         self._index = SeekIndex()
         self._scan: PacketScan | None = None
-        self._scaler: _Scaler | None = None
+        self._scaler: Scaler | None = None
         self._decoded_until = 0
         self._has_jumped = False
         self._warned_of_damage = False
@@ -123,7 +123,7 @@ class VideoFile(FrameSource):
             container = av.open(self._path)
         except (av.FFmpegError, OSError) as error:
             raise ValueError(
-                f"{self._path} cannot be opened as a video ({_reason(error)}). Check that it "
+                f"{self._path} cannot be opened as a video ({reason(error)}). Check that it "
                 "plays; a recording that was cut off may need its index repaired, and "
                 "`ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4` converts what FFmpeg can read."
             ) from error
@@ -165,7 +165,7 @@ class VideoFile(FrameSource):
         try:
             return next(self._frames)
         except StopIteration:
-            reason = "the file ends"
+            why = "the file ends"
             if frame_idx > 0 and not self._lacks_packets():
                 self._next_idx = -1
                 raise EndOfVideoError(
@@ -173,12 +173,12 @@ class VideoFile(FrameSource):
                     "of video, but not all of them hold a frame that can be shown."
                 ) from None
         except (av.FFmpegError, OSError) as error:
-            reason = _reason(error)
+            why = reason(error)
         self._next_idx = -1  # the decoder is of no more use: the next read seeks
         if frame_idx == 0:
-            raise RuntimeError(f"{self._path}: not one frame can be decoded ({reason}).")
+            raise RuntimeError(f"{self._path}: not one frame can be decoded ({why}).")
         raise RuntimeError(
-            f"{self._path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({reason}); "
+            f"{self._path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({why}); "
             f"the file is cut off or damaged there. Frames 0 to {frame_idx - 1} are good, and so "
             "are their masks. To go on past the damage, prompt a frame behind the next keyframe "
             "and start there, or repair the file with "
@@ -309,11 +309,11 @@ class VideoFile(FrameSource):
     def _scaled(self, frame: av.VideoFrame) -> Frame:
         kind = (frame.format.name, frame.rotation % 360)
         if self._scaler is None or self._scaler.kind != kind:
-            self._scaler = _Scaler(frame, self._image_size)
+            self._scaler = Scaler(frame, self._image_size)
         return self._scaler.run(frame)
 
 
-class _Scaler:
+class Scaler:
     """FFmpeg's filters that turn a decoded frame into the model's input, as decord does.
 
     decord 0.6.0 builds "transpose (for rotation), scale with SWS_BILINEAR, format rgb24" on FFmpeg
@@ -383,5 +383,6 @@ class _FilterGraph:
         return array.astype(np.uint8, copy=False)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What FFmpeg or the system says of an error."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
