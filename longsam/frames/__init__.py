@@ -29,14 +29,14 @@ __all__ = [
 
 
 def open_source(
-    video: Any, image_size: int, *, reader: Reader = "av", frames_per_chunk: int
+    video: Any, image_size: int | None, *, reader: Reader = "av", frames_per_chunk: int = 1
 ) -> FrameSource:
     """Open whatever a user calls a video.
 
     Args:
         video: A path to a video file or to a folder of images, an indexable of frames, or a live
             source.
-        image_size: Side of the model's square input, in pixels.
+        image_size: Side of the model's square input, in pixels; None keeps the frames' size.
         reader: What decodes video files.
         frames_per_chunk: How many frames the decord reader fetches at once.
 
@@ -58,6 +58,7 @@ def open_source(
                 "paths, or, for a stack in one file, the array that tifffile.imread gives."
             )
         if reader == "decord":
+            assert image_size is not None
             return DecordFile(path, image_size, frames_per_chunk)
         return VideoFile(path, image_size)
     if (

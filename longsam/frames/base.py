@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ class EndOfVideoError(RuntimeError):
 
 
 class FrameSource(ABC):
-    """Frames of one video, resized to the model's square input.
+    """Frames of one video, resized to the model's square input, or in their own size.
 
     A source is used by one thread at a time and holds no frame it has given out.
 
@@ -23,15 +24,19 @@ class FrameSource(ABC):
         name: What error messages call it: the path, or the kind of array.
         num_frames: How many frames the video has.
         frame_size: (height, width) of the original frames in pixels, as displayed.
+        frame_rate: Frames a second; None where frames have no time.
     """
 
     name: str
     num_frames: int
     frame_size: tuple[int, int]
+    frame_rate: Fraction | None = None
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         """Yield frames `start` .. `stop - 1`, each uint8 RGB image_size x image_size x 3.
+
+        Opened with image_size None, a source gives frames in their own size.
 
         Raises:
             RuntimeError: A frame cannot be read. The frames yielded before it are good.

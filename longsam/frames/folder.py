@@ -18,7 +18,7 @@ class ImageFiles(FrameSource):
 
     Args:
         paths: The files. All must have the size of the first.
-        image_size: Side of the model's square input, in pixels.
+        image_size: Side of the model's square input, in pixels; None keeps the frames' size.
         name: What error messages call this video.
 
     Raises:
@@ -27,7 +27,7 @@ class ImageFiles(FrameSource):
         RuntimeError: The first file cannot be read.
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], image_size: int, name: str):
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], image_size: int | None, name: str):
         if not paths:
             raise ValueError(f"{name} holds no frames; give at least one image.")
         self.name = name
@@ -51,7 +51,7 @@ class ImageFiles(FrameSource):
                 yield resize(image, self._image_size)
 
 
-def image_folder(path: Path, image_size: int) -> ImageFiles:
+def image_folder(path: Path, image_size: int | None) -> ImageFiles:
     """The images of a folder as a video.
 
     Names that are all integers ("0.jpg", "00001.jpg") sort by number, as upstream sorts them;

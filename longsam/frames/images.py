@@ -49,10 +49,11 @@ def _check_is_one_frame(image: Image.Image, path: str | PathLike[str]) -> None:
         )
 
 
-def resize(image: Image.Image, image_size: int) -> Frame:
+def resize(image: Image.Image, image_size: int | None) -> Frame:
     """Turn an image into a frame of the model's size with upstream's own resampling.
 
     Upstream's `_load_img_as_tensor` calls `convert("RGB").resize((S, S))`; so does this, hence
-    the same pixels.
+    the same pixels. None keeps the image's own size.
     """
-    return np.array(image.convert("RGB").resize((image_size, image_size)))
+    image = image.convert("RGB")
+    return np.array(image if image_size is None else image.resize((image_size, image_size)))

@@ -20,13 +20,13 @@ class FrameSequence(FrameSource):
     Args:
         frames: `frames[i]` is frame i, uint8 RGB, height x width x 3; `len(frames)` is their
             number. One frame is read at a time, so a memory map stays on disk.
-        image_size: Side of the model's square input, in pixels.
+        image_size: Side of the model's square input, in pixels; None keeps the frames' size.
 
     Raises:
         ValueError: There are no frames, or the first one has another shape or dtype.
     """
 
-    def __init__(self, frames: Any, image_size: int):
+    def __init__(self, frames: Any, image_size: int | None):
         self.name = f"the {type(frames).__name__} of frames"
         self.num_frames = len(frames)
         self._frames = frames
@@ -84,7 +84,7 @@ def _advice(frame: npt.NDArray[Any]) -> str:
     return "The first axis of an array counts the frames."
 
 
-def frame_sequence(frames: Any, image_size: int) -> FrameSource:
+def frame_sequence(frames: Any, image_size: int | None) -> FrameSource:
     """Frames from an indexable: a list of image paths, or anything that gives arrays."""
     if isinstance(frames, Sequence) and frames and isinstance(frames[0], (str, os.PathLike)):
         return ImageFiles(frames, image_size, "the list of image files")

@@ -36,7 +36,7 @@ class VideoFile(FrameSource):
 
     Args:
         path: The file.
-        image_size: Side of the model's square input, in pixels.
+        image_size: Side of the model's square input, in pixels; None keeps the frames' size.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -44,7 +44,7 @@ class VideoFile(FrameSource):
         RuntimeError: The first frame cannot be decoded.
     """
 
-    def __init__(self, path: Path, image_size: int):
+    def __init__(self, path: Path, image_size: int | None):
         if not path.exists():
             raise FileNotFoundError(f"There is no video file or image folder at {path}.")
         if path.stat().st_size == 0:
@@ -68,6 +68,7 @@ class VideoFile(FrameSource):
         self._coded_size = (first.height, first.width)
         sideways = first.rotation % 360 in {90, 270}
         self.frame_size = (first.width, first.height) if sideways else self._coded_size
+        self.frame_rate = self._stream.average_rate
         self.num_frames = self._stated_num_frames() or self._counted_num_frames()
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:
@@ -324,7 +325,7 @@ class Scaler:
     done here by moving the chroma down by half a row, and by a whole one for the last line.
     """
 
-    def __init__(self, frame: av.VideoFrame, image_size: int):
+    def __init__(self, frame: av.VideoFrame, image_size: int | None):
         self.kind = (frame.format.name, frame.rotation % 360)
         turns: list[tuple[str, str]] = {
             90: [("transpose", "2")],
@@ -335,8 +336,11 @@ class Scaler:
         height, width = (frame.width, frame.height) if sideways else (frame.height, frame.width)
         chroma = frame.format.components[1:2]
         is_420 = bool(chroma) and chroma[0].height < frame.height
-        scale = f"{image_size}:{image_size}:flags=bilinear"
         self._last_line: _FilterGraph | None = None
+        if image_size is None:
+            self._whole = _FilterGraph(frame, *turns, ("format", "rgb24"))
+            return
+        scale = f"{image_size}:{image_size}:flags=bilinear"
         if is_420 and height == image_size != width:
             self._last_line = _FilterGraph(
                 frame,

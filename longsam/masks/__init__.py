@@ -1,0 +1,6 @@
+"""Masks on disk: written while tracking goes on, whole at any time, and read back."""
+
+from longsam.masks.reader import FrameMasks, MaskFolder, read_masks
+from longsam.masks.writer import FORMATS, MaskWriter
+
+__all__ = ["FORMATS", "FrameMasks", "MaskFolder", "MaskWriter", "read_masks"]
