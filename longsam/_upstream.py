@@ -7,9 +7,11 @@ https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794a
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from sam2 import sam2_video_predictor
 
 State = dict[str, Any]
 Output = dict[str, Any]
@@ -112,6 +114,17 @@ def is_prompted_anew(state: State, obj_ids: list[Any]) -> bool:
         for by_storage in state["temp_output_dict_per_obj"].values()
         for by_frame in by_storage.values()
     )
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Let `propagate_in_video` draw no bar (line 583), for programs that draw their own."""
+    drawn = sam2_video_predictor.tqdm
+    sam2_video_predictor.tqdm = lambda frames, **_: frames
+    try:
+        yield
+    finally:
+        sam2_video_predictor.tqdm = drawn
 
 
 def reach(model: Any) -> int:

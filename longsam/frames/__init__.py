@@ -24,6 +24,7 @@ __all__ = [
     "LiveBuffer",
     "LiveVideo",
     "Reader",
+    "VideoFile",
     "open_source",
 ]
 

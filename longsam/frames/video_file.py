@@ -34,6 +34,9 @@ class VideoFile(FrameSource):
     for bit where decord reads the file rightly: FFmpeg's bilinear scaling to RGB, after rotation.
     Jumps and reverse reading seek to a keyframe by its time stamp and decode on from there.
 
+    Attributes:
+        rotation: How frames are turned for display, in degrees counterclockwise.
+
     Args:
         path: The file.
         image_size: Side of the model's square input, in pixels; None keeps the frames' size.
@@ -69,6 +72,7 @@ class VideoFile(FrameSource):
         sideways = first.rotation % 360 in {90, 270}
         self.frame_size = (first.width, first.height) if sideways else self._coded_size
         self.frame_rate = self._stream.average_rate
+        self.rotation = first.rotation % 360
         self.num_frames = self._stated_num_frames() or self._counted_num_frames()
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:

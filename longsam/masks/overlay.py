@@ -117,7 +117,7 @@ def draw(image: ImageArray, record: Record) -> ImageArray:
     drawn[edge] = 255
     canvas = Image.fromarray(drawn)
     pen = ImageDraw.Draw(canvas)
-    size = max(10, image.shape[0] // 40)
+    size = max(12, image.shape[0] // 25)
     for obj_id, mask in zip(record.obj_ids, record.masks, strict=True):
         rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
         if len(rows):

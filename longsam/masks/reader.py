@@ -37,6 +37,7 @@ class MaskFolder:
     Attributes:
         frames: The indices of all frames that are whole, ascending.
         size: (height, width) of the masks.
+        video: The path of the video, if the writer was told.
 
     Raises:
         FileNotFoundError: The folder holds no masks.
@@ -60,6 +61,7 @@ class MaskFolder:
             raise ValueError(f"{self.folder} holds an overlay only, which gives no masks.")
         self.format = format or there[0]
         self.size: tuple[int, int] = (header["size"][0], header["size"][1])
+        self.video: str | None = header["video"]
         # A frame that was written twice counts as it was written last.
         self._records = {record["frame"]: record for record in records}
         self.frames = sorted(self._records)
@@ -81,6 +83,10 @@ class MaskFolder:
         """The objects of a frame."""
         ids: list[ObjectId] = self._records[frame_idx]["ids"]
         return ids
+
+    def all_obj_ids(self) -> list[ObjectId]:
+        """The objects of all frames, in the order in which they came."""
+        return list(dict.fromkeys(i for frame in self.frames for i in self.obj_ids(frame)))
 
     def areas(self, frame_idx: int) -> list[int]:
         """Pixels of each object's mask on a frame."""

@@ -200,7 +200,14 @@ class MaskWriter:
         self._index = LineFile(self.folder / INDEX, num_records + 1 if num_records else 0)
         if not num_records:
             self._index.append(
-                {"longsam_masks": _VERSION, "formats": self._names, "size": list(size)}
+                {
+                    "longsam_masks": _VERSION,
+                    "formats": self._names,
+                    "size": list(size),
+                    "video": os.path.abspath(self._video)
+                    if isinstance(self._video, (str, os.PathLike))
+                    else None,
+                }
             )
         self._worker = threading.Thread(target=self._work, name="longsam-mask-writer", daemon=True)
         self._worker.start()

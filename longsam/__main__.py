@@ -1,0 +1,7 @@
+"""`python -m longsam`."""
+
+import sys
+
+from longsam.cli import main
+
+sys.exit(main())

@@ -1,0 +1,267 @@
+"""`longsam track`: prompts in, masks out."""
+
+import argparse
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from longsam import LiveVideo, LongVideoPredictor, _upstream, build_long_video_predictor
+from longsam.cli import prompts
+from longsam.frames.live import is_live
+from longsam.masks import FORMATS, MaskFolder, MaskWriter
+from longsam.testing import load_predictor
+
+DESCRIPTION = """\
+Track objects through a video and write their masks to a folder as they come.
+
+Say where each object is with --point, --box or --mask, in pixels of a frame: x counts from the
+left, y from the top. Any image viewer shows them. Each is an object of its own; to give several
+hints for one object, name it: --point 410,220:bee --point 430,260:bee --not-point 500,300:bee.
+For an object that comes in later, name the frame: --point 90,300@1200:wasp.
+"""
+
+EPILOG = """\
+examples:
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220 --out out
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_large.pt --box 100,80,300,260:queen \\
+      --format rle,overlay --out out
+  longsam track rtsp://camera/stream --checkpoint sam2.1_hiera_tiny.pt --prompts prompts.json \\
+      --format rle --out out
+
+formats (--format, one or more):
+  rle         out/masks.jsonl: COCO run lengths, the smallest; exact
+  png         out/png/000000.png: all objects of a frame in one image; the surer one wins
+  object_png  out/object_png/ID/000000.png: a black and white image for each object; exact
+  overlay     out/overlay.mp4: the video with its masks drawn on it
+
+Ctrl-C stops after the current frame. What is written is whole; --resume goes on.
+"""
+
+CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "track",
+        help="track objects through a video and write their masks",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "video",
+        help="a video file, a folder of images, a URL (rtsp://...), or a camera's index (0)",
+    )
+    where = parser.add_argument_group("where the objects are")
+    adds = {"action": "append", "dest": "prompt", "default": []}
+    where.add_argument(
+        "--point", type=prompts.point, metavar="X,Y[@FRAME][:OBJECT]", help="on the object", **adds
+    )
+    where.add_argument(
+        "--not-point", type=prompts.not_point, metavar="X,Y[@FRAME]:OBJECT",
+        help="beside the object", **adds
+    )  # fmt: skip
+    where.add_argument(
+        "--box", type=prompts.box, metavar="X0,Y0,X1,Y1[@FRAME][:OBJECT]",
+        help="left, top, right, bottom", **adds
+    )  # fmt: skip
+    where.add_argument(
+        "--mask", type=prompts.mask, metavar="FILE[@FRAME][:OBJECT]",
+        help="an image of the frame's size, black where the object is not", **adds
+    )  # fmt: skip
+    where.add_argument(
+        "--prompts", type=Path, metavar="FILE.json",
+        help='a list of {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], '
+        '"box": [x0, y0, x1, y1], "mask": "file.png"}',
+    )  # fmt: skip
+    model = parser.add_argument_group("the model")
+    model.add_argument("--checkpoint", type=Path, help="one of Meta's files, sam2.1_hiera_tiny.pt")
+    model.add_argument(
+        "--config", help="upstream's config; default: the one of the checkpoint's name"
+    )
+    model.add_argument(
+        "--testing-model", action="store_true",
+        help="the small model that comes with longsam; follows only what `longsam demo` makes",
+    )  # fmt: skip
+    model.add_argument("--device", help="cuda, cpu, ...; default: cuda where there is one")
+    model.add_argument("--memory-window", type=int, help="frames remembered (31)")
+    output = parser.add_argument_group("what to write")
+    output.add_argument("--out", type=Path, required=True, help="a folder")
+    output.add_argument(
+        "--format", default="rle", type=_formats, help=f"of {', '.join(FORMATS)}; with commas (rle)"
+    )
+    output.add_argument(
+        "--resume", action="store_true",
+        help="go on behind the last frame in --out, with the masks there as prompts",
+    )  # fmt: skip
+    output.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
+    output.add_argument(
+        "--mode", choices=["every", "newest"],
+        help="live sources: track every frame, or drop those that there is no time for",
+    )  # fmt: skip
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    given = options.prompt + (prompts.from_json(options.prompts) if options.prompts else [])
+    if not given and not options.resume:
+        raise ValueError("no object was named: give --point, --box, --mask or --prompts.")
+    if options.frames is not None and options.frames < 1:
+        raise ValueError(f"--frames is {options.frames}; it must be at least 1.")
+    video = options.video
+    if is_live(video) or (re.fullmatch(r"\d{1,2}", video) and not Path(video).exists()):
+        source = int(video) if video.isdecimal() else video
+        video = LiveVideo(source, mode=options.mode)
+    writer = MaskWriter(options.out, options.format, video=video, resume=options.resume)
+    predictor = _predictor(options)
+    state = predictor.init_state(video, memory_window=options.memory_window)
+    start = None
+    if options.resume and writer.last_frame_idx is not None:
+        start = _prompt_with_last_masks(predictor, state, writer, given)
+    else:
+        prompts.add(predictor, state, given)
+    return _Run(options, predictor, state, writer, start).track()
+
+
+class _Run:
+    """One pass, with its progress."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        predictor: LongVideoPredictor,
+        state: Any,
+        writer: MaskWriter,
+        start: int | None,
+    ):
+        self._options = options
+        self._predictor = predictor
+        self._state = state
+        self._writer = writer
+        self._start = start
+        images = _upstream.images(state)
+        self._live = images.source if isinstance(images.source, LiveVideo) else None
+        self._num_frames = None if self._live else len(images)
+        self._done = 0
+        self._shown_at = 0.0
+
+    def track(self) -> int:
+        began = time.perf_counter()
+        code = 0
+        with _upstream.no_progress_bar(), self._writer as writer:
+            steps = self._predictor.propagate_in_video(
+                self._state, self._start, self._options.frames and self._options.frames - 1
+            )
+            bar = tqdm(
+                total=self._options.frames or self._num_frames,
+                unit=" frames",
+                disable=self._options.quiet,
+                initial=0,
+                smoothing=0.05,
+            )
+            try:
+                for frame_idx, obj_ids, mask_logits in steps:
+                    writer.write(frame_idx, obj_ids, mask_logits)
+                    self._done += 1
+                    bar.update()
+                    self._show_memory(bar)
+            except KeyboardInterrupt:
+                code = 130
+            finally:
+                bar.close()
+        seconds = time.perf_counter() - began
+        print(
+            f"{self._done} frames in {seconds:.0f} s ({self._done / max(seconds, 1e-9):.1f} "
+            f"frames/s); masks are in {self._options.out}{self._dropped()}"
+        )
+        if code:
+            print(f"Stopped behind frame {self._writer.last_frame_idx}. {self._how_to_go_on()}")
+        return code
+
+    def _show_memory(self, bar: Any) -> None:
+        if self._options.quiet or time.monotonic() - self._shown_at < 1:
+            return
+        self._shown_at = time.monotonic()
+        held = sum(self._predictor.memory_usage(self._state)["total"].values())
+        shown = {"state": f"{held / 1e6:.0f} MB"}
+        resident = _resident_bytes()
+        if resident:
+            shown["process"] = f"{resident / 1e6:.0f} MB"
+        if self._live is not None:
+            shown["dropped"] = str(self._live.num_dropped)
+        bar.set_postfix(shown, refresh=False)
+
+    def _dropped(self) -> str:
+        if self._live is None:
+            return ""
+        return f"; {self._live.num_dropped} frames dropped, {self._live.num_reconnects} reconnects"
+
+    def _how_to_go_on(self) -> str:
+        if self._live is not None:
+            return "A live source cannot be taken up again where it stopped."
+        command = [a for a in sys.argv[1:] if a != "--resume"]
+        return f"To go on: longsam {shlex.join(command)} --resume"
+
+
+def _prompt_with_last_masks(
+    predictor: LongVideoPredictor, state: Any, writer: MaskWriter, given: list[prompts.Prompt]
+) -> int:
+    """Give the masks written last as prompts, and those of the user behind them."""
+    last = writer.last_frame_idx
+    assert last is not None
+    if last + 1 >= len(_upstream.images(state)):
+        raise ValueError(f"{writer.folder} holds the masks of the last frame; there is no more.")
+    _, obj_ids, masks = MaskFolder(writer.folder).read(last)
+    for obj_id, mask in zip(obj_ids, masks, strict=True):
+        if mask.any():
+            predictor.add_new_mask(state, last, obj_id, mask)
+    later = [prompt for prompt in given if prompt.frame_idx > last]
+    if later:
+        prompts.add(predictor, state, later)
+    return last + 1
+
+
+def _predictor(options: argparse.Namespace) -> LongVideoPredictor:
+    if options.testing_model:
+        return load_predictor(options.device or "cpu")
+    if options.checkpoint is None:
+        raise ValueError(
+            "no model: give --checkpoint with one of Meta's files (https://github.com/"
+            "facebookresearch/sam2#download-checkpoints), or --testing-model to try longsam."
+        )
+    config = options.config or _config_of(options.checkpoint)
+    return build_long_video_predictor(config, str(options.checkpoint), device=options.device)
+
+
+def _config_of(checkpoint: Path) -> str:
+    match = re.match(r"(sam2(?:\.1)?)_hiera_(tiny|small|base_plus|large)", checkpoint.name)
+    if match is None:
+        raise ValueError(
+            f"{checkpoint.name} is not a name of Meta's, so its config is not known; give "
+            "--config, for instance configs/sam2.1/sam2.1_hiera_t.yaml."
+        )
+    return f"configs/{match[1]}/{match[1]}_hiera_{CONFIGS[match[2]]}.yaml"
+
+
+def _formats(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
+    return names
+
+
+def _resident_bytes() -> int | None:
+    """Memory of this process; None where the system does not tell so easily."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
