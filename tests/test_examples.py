@@ -29,8 +29,11 @@ def test_readme_example(
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["0", "1", "2", "3", "4"]
-    assert names["frame_idx"] == 0
+    assert [line.split()[0] for line in lines[:5]] == ["0", "1", "2", "3", "4"]
+    assert lines[5:10] == [f"{i} ['bee'] (1, 480, 640) bool" for i in range(5)]
+    assert lines[10] == "8 0 0"
+    assert float(lines[11].removeprefix("mean IoU")) > 0.8
+    assert (tmp_path / "out" / "overlay.mp4").exists()
     with np.load(tmp_path / "masks_000003.npz") as saved:
         assert saved["ids"].tolist() == ["bee", "wasp"]
         assert saved["masks"].shape == (2, 480, 640)
@@ -39,10 +42,25 @@ def test_readme_example(
 def test_readme_commands_are_those_of_ci() -> None:
     readme = (ROOT / "README.md").read_text()
     commands = re.findall(r"```sh\n(.*?)\n```", readme, re.DOTALL)
-    assert len(commands) == 2
+    assert len(commands) == 3
     assert "examples/quickstart.py" in commands[0]
     assert commands[1] in readme.splitlines()
     assert "grep -m1 -F 'bin/pytest' README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_readme_command_line(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)\n```", readme, re.DOTALL)[2].splitlines()
+    assert [command.split()[:2] for command in commands] == [
+        ["longsam", name] for name in ("demo", "info", "track", "show")
+    ]
+    for command in commands:
+        words = [sys.executable, "-W", "error", "-m", *command.split()]
+        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        if "demo" in words:
+            assert commands[2].rsplit(" --format")[0] in result.stdout
+    assert "25 of 300 frames" in result.stdout or "3 object(s)" in result.stdout
 
 
 def quickstart(*arguments: str) -> str:
@@ -58,8 +76,10 @@ def quickstart(*arguments: str) -> str:
 def test_quickstart_makes_its_own_video(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = quickstart("--frames", "30", "--out", str(out), "--device", "cpu")
-    assert "its masks mean nothing" in said
-    assert "Tracked 2 objects through 30 frames" in said
+    assert "Tracked 3 objects through 30 frames" in said
+    overlap = re.search(r"overlap the true ones with a mean IoU of (\d\.\d\d)", said)
+    assert overlap is not None
+    assert float(overlap[1]) >= 0.8
     with av.open(out / "overlay.mp4") as overlay:
         assert sum(1 for _ in overlay.decode(video=0)) == 30
         assert overlay.streams.video[0].codec_context.name == "h264"
@@ -74,7 +94,7 @@ def test_quickstart_with_a_video_and_a_checkpoint(tmp_path: Path) -> None:
         "--video", str(video), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"),
         "--point", "30,40", "--point", "60,70", "--config", models.CONFIG,
     )  # fmt: skip
-    assert "mean nothing" not in said
+    assert "mean IoU" not in said
     assert "Tracked 2 objects through 3 frames" in said
     with av.open(tmp_path / "out" / "overlay.mp4") as overlay:
         frame = next(overlay.decode(video=0))

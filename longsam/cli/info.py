@@ -7,11 +7,13 @@ import av
 
 from longsam.frames import VideoFile, open_source
 
-# Bytes of a mask in proportion to the square root of the frame's pixels, since outlines are what is
-# stored; bytes of an overlay in proportion to its pixels. Measured: tests/benchmarks/writers.py.
-RLE_BYTES_PER_SIDE = 1.1
-PNG_BYTES_PER_SIDE = 10.0
-OVERLAY_BYTES_PER_PIXEL = 0.03
+# Outlines are what is stored, so bytes grow with the square root of the frame's pixels; those of an
+# overlay with its pixels. About twice what tests/benchmarks/writers.py measures on smooth outlines
+# and a soft background.
+RLE_BYTES_PER_SIDE = 1.0
+PNG_BYTES_PER_SIDE = 7.0
+OBJECT_PNG_BYTES_PER_SIDE = 5.0
+OVERLAY_BYTES_PER_PIXEL = 0.01
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     for name, num_bytes in (
         ("rle", masks * RLE_BYTES_PER_SIDE * side),
         ("png", frames * PNG_BYTES_PER_SIDE * side),
-        ("object_png", masks * PNG_BYTES_PER_SIDE * side),
+        ("object_png", masks * OBJECT_PNG_BYTES_PER_SIDE * side),
         ("overlay", frames * OVERLAY_BYTES_PER_PIXEL * height * width),
     ):
         print(f"  {name:10s} {_size(num_bytes)}")
