@@ -116,6 +116,69 @@ def is_prompted_anew(state: State, obj_ids: list[Any]) -> bool:
     )
 
 
+KEYS_OF_OBJECTS = (
+    "point_inputs_per_obj",
+    "mask_inputs_per_obj",
+    "obj_id_to_idx",
+    "obj_idx_to_id",
+    "obj_ids",
+    "output_dict_per_obj",
+    "temp_output_dict_per_obj",
+    "frames_tracked_per_obj",
+    "constants",
+)
+"""What a state holds besides its video, its options and what can be computed again."""
+
+
+def to_plain(state: State) -> State:
+    """All of a state that tracking goes on from, to be saved."""
+    return {key: state[key] for key in KEYS_OF_OBJECTS}
+
+
+def from_plain(state: State, saved: State) -> None:
+    """Put saved content into a fresh state of the same video, each tensor where upstream has it."""
+    device, storage = state["device"], state["storage_device"]
+    constants = {name: _moved(value, device) for name, value in saved["constants"].items()}
+    for key in KEYS_OF_OBJECTS:
+        state[key] = saved[key]
+    state["constants"] = constants
+    for per_obj in (state["point_inputs_per_obj"], state["mask_inputs_per_obj"]):
+        for by_frame in per_obj.values():
+            for frame_idx, value in by_frame.items():
+                by_frame[frame_idx] = _moved(value, device)
+    for per_obj in (state["output_dict_per_obj"], state["temp_output_dict_per_obj"]):
+        for by_storage in per_obj.values():
+            for by_frame in by_storage.values():
+                for output in by_frame.values():
+                    place_output(output, constants, device, storage)
+
+
+def place_output(
+    output: Output, constants: dict[str, Any], device: torch.device, storage: torch.device
+) -> None:
+    """Move a saved output to the devices on which upstream keeps its parts (line 755)."""
+    for name in ("obj_ptr", "object_score_logits"):
+        output[name] = _moved(output[name], device)
+    for name in ("maskmem_features", "pred_masks"):
+        output[name] = _moved(output[name], storage)
+    if output["maskmem_pos_enc"] is not None:
+        # The same for all frames: one copy, expanded (`_get_maskmem_pos_enc`).
+        batch_size = output["maskmem_features"].shape[0]
+        output["maskmem_pos_enc"] = [
+            encoding.expand(batch_size, -1, -1, -1) for encoding in constants["maskmem_pos_enc"]
+        ]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, device) for item in value]
+    return value
+
+
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
     """Let `propagate_in_video` draw no bar (line 583), for programs that draw their own."""

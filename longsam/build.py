@@ -58,6 +58,7 @@ def build_long_video_predictor(
         vos_optimized=vos_optimized,
         **kwargs,
     )
+    predictor.name = f"{config_file} with {ckpt_path or 'random weights'}"
     return predictor
 
 
@@ -90,6 +91,7 @@ def build_from_hub(
         vos_optimized=vos_optimized,
         **kwargs,
     )
+    predictor.name = model_id
     return predictor
 
 

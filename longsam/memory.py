@@ -19,6 +19,15 @@ class FrameRanges:
         self._starts: list[int] = []
         self._stops: list[int] = []
 
+    def to_plain(self) -> tuple[list[int], list[int]]:
+        return list(self._starts), list(self._stops)
+
+    @classmethod
+    def from_plain(cls, starts: list[int], stops: list[int]) -> "FrameRanges":
+        ranges = cls()
+        ranges._starts, ranges._stops = list(starts), list(stops)
+        return ranges
+
     def __contains__(self, frame_idx: int) -> bool:
         at = bisect_right(self._starts, frame_idx) - 1
         return at >= 0 and frame_idx < self._stops[at]
@@ -53,6 +62,9 @@ class Memory:
         recent: The frames tracked last, oldest first (a dict for its order).
         tracked: For each object id all the frames that passes have tracked, forgotten or not.
         anew: (object id, frame) of prompts on forgotten frames, of which the user has been told.
+        stopped: Where the last pass goes on: (next frame, whether in reverse, how many frames are
+            left to track or None for all).
+        settings: The options of `init_state`, to open the video again in the same way.
     """
 
     window: int
@@ -61,6 +73,8 @@ class Memory:
     recent: dict[int, None] = field(default_factory=dict)
     tracked: dict[Any, FrameRanges] = field(default_factory=dict)
     anew: set[tuple[Any, int]] = field(default_factory=set)
+    stopped: tuple[int, bool, int | None] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
@@ -98,6 +112,36 @@ def new_memory(model: Any, memory_window: int | None) -> Memory:
             stacklevel=4,  # above init_state and its decorator
         )
     return Memory(memory_window, reach)
+
+
+def settings(state: State) -> dict[str, Any]:
+    """The options with which the state was made."""
+    remembered: dict[str, Any] = state[KEY].settings
+    return remembered
+
+
+def to_plain(state: State) -> dict[str, Any]:
+    """The memory without its settings, of types that can be saved without pickling code."""
+    memory: Memory = state[KEY]
+    return {
+        "starts": sorted(memory.starts),
+        "recent": list(memory.recent),
+        "tracked": {obj_id: ranges.to_plain() for obj_id, ranges in memory.tracked.items()},
+        "anew": list(memory.anew),
+        "stopped": memory.stopped,
+    }
+
+
+def from_plain(state: State, saved: dict[str, Any]) -> None:
+    """Put saved content into the memory of a fresh state."""
+    memory: Memory = state[KEY]
+    memory.starts = frozenset(saved["starts"])
+    memory.recent = dict.fromkeys(saved["recent"])
+    memory.tracked = {
+        obj_id: FrameRanges.from_plain(*ranges) for obj_id, ranges in saved["tracked"].items()
+    }
+    memory.anew = {(obj_id, frame_idx) for obj_id, frame_idx in saved["anew"]}
+    memory.stopped = saved["stopped"]
 
 
 def forget(state: State, frame_idx: int, *, starts_pass: bool) -> None:
@@ -143,6 +187,43 @@ def live_start(state: State) -> int:
     return last_tracked + 1
 
 
+def note_stop(state: State, frame_idx: int, left: int | None, *, reverse: bool) -> None:
+    """Note that a pass has come to a frame, with `left` frames still to track."""
+    state[KEY].stopped = (frame_idx + (-1 if reverse else 1), reverse, left)
+
+
+def last_tracked(state: State) -> int:
+    """The frame that the last pass tracked last."""
+    stopped = state[KEY].stopped
+    assert stopped is not None
+    next_frame_idx, reverse, _ = stopped
+    last: int = next_frame_idx + (1 if reverse else -1)
+    return last
+
+
+def where_stopped(state: State) -> tuple[int | None, int | None, bool, int]:
+    """How to go on where the last pass stopped.
+
+    Returns:
+        The frame to start at (None: the pass was over), `max_frame_num_to_track`, whether in
+        reverse, and how many frames are tracked once more first.
+
+    Raises:
+        RuntimeError: There was no pass.
+    """
+    stopped = state[KEY].stopped
+    if stopped is None:
+        raise RuntimeError(
+            "No pass over this state has tracked a frame yet; use propagate_in_video."
+        )
+    start, reverse, left = stopped
+    if not 0 <= start < len(_upstream.images(state)) or (left is not None and left < 0):
+        return None, None, reverse, 0
+    if reverse and start == 0:
+        return 1, 1, reverse, 1  # upstream tracks nothing in reverse from frame 0
+    return start, left, reverse, 0
+
+
 def is_forgotten(state: State, obj_id: Any, frame_idx: int) -> bool:
     """Whether an object was tracked on a frame and nothing of it is left."""
     obj_idx = _upstream.object_idx(state, obj_id)
@@ -164,6 +245,7 @@ def forget_objects(state: State) -> None:
     memory.anew = {prompt for prompt in memory.anew if prompt[0] in remain}
     if not memory.tracked:
         memory.recent.clear()
+        memory.stopped = None
         memory.starts = frozenset()
 
 

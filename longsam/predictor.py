@@ -1,14 +1,16 @@
 """LongVideoPredictor: what differs from upstream's SAM2VideoPredictor, and nothing else."""
 
+import os
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
-from longsam import _upstream, memory
+from longsam import _upstream, memory, saving
 from longsam._upstream import State
 from longsam.frames import (
     EndOfStreamError,
@@ -36,6 +38,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
     as they are needed, and after each tracked frame all is forgotten that will not be read again.
     Build it with `build_long_video_predictor` or `from_pretrained`.
     """
+
+    name: str = ""
+    """What messages call the model; the builders set it to config and checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -133,6 +138,14 @@ class LongVideoPredictor(SAM2VideoPredictor):
             offload_state_to_cpu=offload_state_to_cpu,
         )
         state[memory.KEY] = remembered
+        remembered.settings = {
+            "offload_video_to_cpu": offload_video_to_cpu,
+            "offload_state_to_cpu": offload_state_to_cpu,
+            "async_loading_frames": async_loading_frames,
+            "memory_window": memory_window,
+            "frames_per_chunk": frames_per_chunk,
+            "reader": reader,
+        }
         self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
         return state
 
@@ -142,6 +155,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
+        *,
+        save_every: int | timedelta | None = None,
+        save_path: str | os.PathLike[str] | None = None,
+        before_save: Callable[[], object] | None = None,
     ) -> Generator[Step, None, None]:
         """Track all objects through the video, as upstream does, and forget behind.
 
@@ -150,6 +167,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
             start_frame_idx: Where to start; None is the first conditioning frame.
             max_frame_num_to_track: Up to so many frames after the first; None is all.
             reverse: Track towards frame 0.
+            save_every: Save the state after so many frames, or so much time. It is saved when the
+                caller asks for the next frame, and so has dealt with those before.
+            save_path: Where to; see `save_state`.
+            before_save: Called before each save. Give the `flush` of a `MaskWriter`, so that no
+                frame is in the save whose masks are not on disk.
 
         Yields:
             (frame_idx, object ids, mask logits), the logits float32, num_objects x 1 x height x
@@ -158,7 +180,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         Raises:
             RuntimeError: No prompt was given, or a frame cannot be read. Masks yielded before are
                 good, and a pass may be started again from a later frame.
-            ValueError: `start_frame_idx` is outside the video.
+            ValueError: `start_frame_idx` is outside the video, or `save_every` comes without
+                `save_path` or is not positive.
 
         Of a live source the pass ends when the source does; prompts that are given between two
         yields count from the next frame on, and None starts behind the last frame tracked where
@@ -169,7 +192,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
             _check_is_index(start_frame_idx, "start_frame_idx")
             images.check_start(start_frame_idx)
         passes = self._propagate_live if isinstance(images, LiveBuffer) else self._propagate
-        return passes(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
+        steps = passes(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
+        return self._saved(steps, inference_state, save_every, save_path, before_save)
 
     def _propagate(
         self,
@@ -186,11 +210,14 @@ class LongVideoPredictor(SAM2VideoPredictor):
         )
         memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
         starts_pass = True
+        left = max_frame_num_to_track
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
             try:
                 for frame_idx, obj_ids, mask_logits in served:
                     memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
                     starts_pass = False
+                    left = None if left is None else left - 1
+                    memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
                     yield frame_idx, obj_ids, mask_logits
             except EndOfStreamError:
                 return
@@ -223,6 +250,95 @@ class LongVideoPredictor(SAM2VideoPredictor):
             steps.close()
             if not any(_upstream.objects(inference_state)):
                 return  # the caller has removed the last object
+
+    def _saved(
+        self,
+        steps: Generator[Step, None, None],
+        inference_state: State,
+        save_every: int | timedelta | None,
+        save_path: str | os.PathLike[str] | None,
+        before_save: Callable[[], object] | None,
+    ) -> Generator[Step, None, None]:
+        """The steps of a pass, with the state saved now and then between two of them."""
+        if save_every is None:
+            return steps
+        if save_path is None:
+            raise ValueError("save_every needs save_path, the file to save to.")
+        return saving.saved(
+            steps, save_every, before_save, lambda: self.save_state(inference_state, save_path)
+        )
+
+    def resume_propagation(
+        self,
+        inference_state: State,
+        *,
+        save_every: int | timedelta | None = None,
+        save_path: str | os.PathLike[str] | None = None,
+        before_save: Callable[[], object] | None = None,
+    ) -> Generator[Step, None, None]:
+        """Go on where the last pass over this state stopped, as if it had not.
+
+        The pass may have ended by itself, been left with `break`, or been killed after the state
+        was saved. Direction and `max_frame_num_to_track` are those of that pass; the arguments are
+        those of `propagate_in_video`.
+
+        Yields:
+            What `propagate_in_video` would have yielded next; nothing if the pass was over.
+
+        Raises:
+            RuntimeError: There was no pass.
+        """
+        stop = memory.where_stopped(inference_state)
+        steps = self._resumed(inference_state, *stop)
+        return self._saved(steps, inference_state, save_every, save_path, before_save)
+
+    def _resumed(
+        self,
+        inference_state: State,
+        start: int | None,
+        left: int | None,
+        reverse: bool,
+        num_repeated: int,
+    ) -> Generator[Step, None, None]:
+        if start is None:
+            return
+        steps = self._propagate(inference_state, start, left, reverse)
+        for _ in range(num_repeated):
+            next(steps)
+        yield from steps
+
+    def save_state(self, inference_state: State, path: str | os.PathLike[str]) -> None:
+        """Write a state to a file, whole or not at all; a file that is there is replaced.
+
+        The file holds objects, prompts and what is remembered of frames, and says which model and
+        video they belong to; it holds neither weights nor frames. At 1024 x 1024 it has 0.75 MiB
+        for each object and remembered frame (23 MiB an object by default).
+
+        Args:
+            inference_state: From `init_state`. Objects' ids must be integers or strings.
+            path: The file; its folder must exist.
+
+        Raises:
+            ValueError: The source is live, or an object's id is of another type.
+            OSError: It cannot be written; the file that was there is as it was.
+        """
+        saving.save(self, inference_state, path)
+
+    def load_state(self, path: str | os.PathLike[str], video_path: Any = None) -> State:
+        """Read a state that `save_state` has written, with the same model and video.
+
+        `resume_propagation` then goes on where its pass stopped, with the masks of a run that was
+        never interrupted. No code is loaded (`torch.load(weights_only=True)`).
+
+        Args:
+            path: The file.
+            video_path: Where the video is now; None is where it was. An array must be given again.
+
+        Raises:
+            FileNotFoundError: There is no such file, or no video where it was.
+            ValueError: It is no saved state, or one of another model or video; both are named.
+        """
+        return saving.load(self, path, video_path)
 
     def advance(self, inference_state: State) -> int:
         """Wait for the next frame of a live source without tracking anything on it.

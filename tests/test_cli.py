@@ -211,15 +211,46 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(video: Path, tmp_path: 
     assert f"Stopped behind frame {written - 1}. To go on: longsam track" in said
     command = said.strip().splitlines()[-1].split("To go on: longsam ")[1].split()
     assert command[-1] == "--resume"
-    assert run(*command, "--frames", 20, "--quiet") == 0
+    assert run(*command, "--frames", written + 20, "--quiet") == 0
     folder = MaskFolder(tmp_path / "out")
     assert folder.frames == list(range(written + 20))
+    assert track(long, tmp_path / "whole", *clicks(), "--frames", written + 20) == 0
+    for name in ("masks.jsonl", "frames.jsonl"):
+        resumed, whole = ((tmp_path / o / name).read_text() for o in ("out", "whole"))
+        assert resumed.splitlines()[1:] == whole.splitlines()[1:]
     truth = SyntheticVideo(2, 2000, (96, 128))
     last = folder.frames[-1]
     visible = truth.visible(last)
     assert np.mean(iou(folder.read(last).masks, truth.masks(last))[visible]) > 0.7
     with av.open(tmp_path / "out" / "overlay.mp4") as overlay:
         assert sum(1 for _ in overlay.decode(video=0)) == written + 20
+
+
+def test_killed_and_resumed_gives_the_files_of_one_run(video: Path, tmp_path: Path) -> None:
+    words = [*clicks(), "--format", "rle,png,object_png"]
+    assert track(video, tmp_path / "whole", *words) == 0
+    resumed = [*words, "--resume", "--save-every", "7"]
+    command: list[Any] = [sys.executable, "-m", "longsam", "track", video, *resumed]
+    command += ["--testing-model", "--device", "cpu", "--out", tmp_path / "killed"]
+    for until in (3, 20, 40):  # the first time before there is a save
+        process = subprocess.Popen(
+            [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        progress = ""
+        while not any(int(n) >= until for n in re.findall(r"\b(\d+)/60", progress)):
+            progress += process.stderr.read(1)
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert track(video, tmp_path / "killed", *resumed) == 0
+    whole, killed = (
+        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        for folder in (tmp_path / "whole", tmp_path / "killed")
+    )
+    del whole[Path("state.pt")], killed[Path("state.pt")]
+    assert whole.keys() == killed.keys()
+    assert [p for p in whole if whole[p] != killed[p]] == []
 
 
 def test_it_runs_as_a_program() -> None:

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code: int = options.run(options)
         except KeyboardInterrupt:
+            print("longsam: stopped", file=sys.stderr)
             return 130
         except (ValueError, RuntimeError, OSError, ImportError) as error:
             print(f"longsam: error: {_one_line(error)}", file=sys.stderr)

@@ -4,17 +4,21 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from longsam import LiveVideo, LongVideoPredictor, _upstream, build_long_video_predictor
+from longsam import LiveVideo, LongVideoPredictor, _upstream, build_long_video_predictor, memory
 from longsam.cli import prompts
 from longsam.frames.live import is_live
-from longsam.masks import FORMATS, MaskFolder, MaskWriter
+from longsam.masks import FORMATS, MaskWriter
 from longsam.testing import load_predictor
 
 DESCRIPTION = """\
@@ -42,6 +46,9 @@ formats (--format, one or more):
 
 Ctrl-C stops after the current frame. What is written is whole; --resume goes on.
 """
+
+STATE = "state.pt"
+"""Where the state is saved, in the folder of the masks."""
 
 CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 
@@ -98,7 +105,11 @@ def add_parser(commands: Any) -> None:
     )
     output.add_argument(
         "--resume", action="store_true",
-        help="go on behind the last frame in --out, with the masks there as prompts",
+        help="go on in --out where a run was stopped or killed; the masks are those of one run",
+    )  # fmt: skip
+    output.add_argument(
+        "--save-every", type=int, default=500, metavar="N",
+        help="frames between two saves for --resume (500); 0: none",
     )  # fmt: skip
     output.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
     output.add_argument(
@@ -121,72 +132,111 @@ def run(options: argparse.Namespace) -> int:
         video = LiveVideo(source, mode=options.mode)
     writer = MaskWriter(options.out, options.format, video=video, resume=options.resume)
     predictor = _predictor(options)
-    state = predictor.init_state(video, memory_window=options.memory_window)
-    start = None
-    if options.resume and writer.last_frame_idx is not None:
-        start = _prompt_with_last_masks(predictor, state, writer, given)
+    save_path = None if is_live(video) or not options.save_every else options.out / STATE
+    if options.resume and isinstance(video, LiveVideo):
+        raise ValueError("--resume: a live source cannot be taken up again where it stopped.")
+    if options.resume and save_path is not None and save_path.exists():
+        state = predictor.load_state(save_path, video)
+        writer.drop_after(memory.last_tracked(state))
+        steps = predictor.resume_propagation
     else:
+        if options.resume and len(writer):
+            writer.drop_after(-1)  # stopped before the first save: from the start again
+        state = predictor.init_state(video, memory_window=options.memory_window)
         prompts.add(predictor, state, given)
-    return _Run(options, predictor, state, writer, start).track()
+        steps = predictor.propagate_in_video
+    return _track(options, predictor, state, writer, steps, save_path)
 
 
-class _Run:
-    """One pass, with its progress."""
-
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        predictor: LongVideoPredictor,
-        state: Any,
-        writer: MaskWriter,
-        start: int | None,
+def _track(
+    options: argparse.Namespace,
+    predictor: LongVideoPredictor,
+    state: Any,
+    writer: MaskWriter,
+    steps: Any,
+    save_path: Path | None,
+) -> int:
+    """One pass with its progress; returns the exit code."""
+    source = _upstream.images(state).source
+    live = source if isinstance(source, LiveVideo) else None
+    num_done = 0 if writer.last_frame_idx is None else len(writer)
+    total = options.frames or (None if live else source.num_frames)
+    began, num_new = time.perf_counter(), 0
+    saves: dict[str, Any] = {}
+    if save_path is not None:
+        saves = {"save_every": options.save_every, "save_path": save_path}
+        saves["before_save"] = writer.flush
+    with (
+        _upstream.no_progress_bar(),
+        writer,
+        tqdm(
+            total=total,
+            initial=num_done,
+            unit=" frames",
+            disable=options.quiet,
+            smoothing=0.05,
+        ) as bar,
+        _stopped_by_ctrl_c() as stop,
+        closing(steps(state, **saves)) as masks,
     ):
-        self._options = options
-        self._predictor = predictor
-        self._state = state
-        self._writer = writer
-        self._start = start
-        images = _upstream.images(state)
-        self._live = images.source if isinstance(images.source, LiveVideo) else None
-        self._num_frames = None if self._live else len(images)
-        self._done = 0
+        memory_bar = _MemoryBar(bar, predictor, state, live)
+        for frame_idx, obj_ids, mask_logits in masks:
+            writer.write(frame_idx, obj_ids, mask_logits)
+            num_new += 1
+            memory_bar.update()
+            if stop.is_set() or num_done + num_new == options.frames:
+                break
+        was_stopped = stop.is_set() and num_done + num_new != total
+        if num_new and save_path is not None:
+            writer.flush()
+            predictor.save_state(state, save_path)
+    seconds = time.perf_counter() - began
+    dropped = (
+        f"; {live.num_dropped} frames dropped, {live.num_reconnects} reconnects" if live else ""
+    )
+    print(
+        f"{num_new} frames in {seconds:.0f} s ({num_new / max(seconds, 1e-9):.1f} frames/s); "
+        f"masks are in {options.out}{dropped}"
+    )
+    if not was_stopped:
+        return 0
+    print(f"Stopped behind frame {writer.last_frame_idx}. {_how_to_go_on(save_path)}")
+    return 130
+
+
+def _how_to_go_on(save_path: Path | None) -> str:
+    if save_path is None:
+        return "It cannot go on there: the source is live, or --save-every is 0."
+    command = [word for word in sys.argv[1:] if word != "--resume"]
+    return f"To go on: longsam {shlex.join(command)} --resume"
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
+    """Let Ctrl-C end the pass between two frames; a second one ends the program at once."""
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _MemoryBar:
+    """The progress bar, with memory and dropped frames once a second."""
+
+    def __init__(self, bar: Any, predictor: Any, state: Any, live: LiveVideo | None):
+        self._bar, self._predictor, self._state, self._live = bar, predictor, state, live
         self._shown_at = 0.0
 
-    def track(self) -> int:
-        began = time.perf_counter()
-        code = 0
-        with _upstream.no_progress_bar(), self._writer as writer:
-            steps = self._predictor.propagate_in_video(
-                self._state, self._start, self._options.frames and self._options.frames - 1
-            )
-            bar = tqdm(
-                total=self._options.frames or self._num_frames,
-                unit=" frames",
-                disable=self._options.quiet,
-                initial=0,
-                smoothing=0.05,
-            )
-            try:
-                for frame_idx, obj_ids, mask_logits in steps:
-                    writer.write(frame_idx, obj_ids, mask_logits)
-                    self._done += 1
-                    bar.update()
-                    self._show_memory(bar)
-            except KeyboardInterrupt:
-                code = 130
-            finally:
-                bar.close()
-        seconds = time.perf_counter() - began
-        print(
-            f"{self._done} frames in {seconds:.0f} s ({self._done / max(seconds, 1e-9):.1f} "
-            f"frames/s); masks are in {self._options.out}{self._dropped()}"
-        )
-        if code:
-            print(f"Stopped behind frame {self._writer.last_frame_idx}. {self._how_to_go_on()}")
-        return code
-
-    def _show_memory(self, bar: Any) -> None:
-        if self._options.quiet or time.monotonic() - self._shown_at < 1:
+    def update(self) -> None:
+        self._bar.update()
+        if self._bar.disable or time.monotonic() - self._shown_at < 1:
             return
         self._shown_at = time.monotonic()
         held = sum(self._predictor.memory_usage(self._state)["total"].values())
@@ -196,36 +246,7 @@ class _Run:
             shown["process"] = f"{resident / 1e6:.0f} MB"
         if self._live is not None:
             shown["dropped"] = str(self._live.num_dropped)
-        bar.set_postfix(shown, refresh=False)
-
-    def _dropped(self) -> str:
-        if self._live is None:
-            return ""
-        return f"; {self._live.num_dropped} frames dropped, {self._live.num_reconnects} reconnects"
-
-    def _how_to_go_on(self) -> str:
-        if self._live is not None:
-            return "A live source cannot be taken up again where it stopped."
-        command = [a for a in sys.argv[1:] if a != "--resume"]
-        return f"To go on: longsam {shlex.join(command)} --resume"
-
-
-def _prompt_with_last_masks(
-    predictor: LongVideoPredictor, state: Any, writer: MaskWriter, given: list[prompts.Prompt]
-) -> int:
-    """Give the masks written last as prompts, and those of the user behind them."""
-    last = writer.last_frame_idx
-    assert last is not None
-    if last + 1 >= len(_upstream.images(state)):
-        raise ValueError(f"{writer.folder} holds the masks of the last frame; there is no more.")
-    _, obj_ids, masks = MaskFolder(writer.folder).read(last)
-    for obj_id, mask in zip(obj_ids, masks, strict=True):
-        if mask.any():
-            predictor.add_new_mask(state, last, obj_id, mask)
-    later = [prompt for prompt in given if prompt.frame_idx > last]
-    if later:
-        prompts.add(predictor, state, later)
-    return last + 1
+        self._bar.set_postfix(shown, refresh=False)
 
 
 def _predictor(options: argparse.Namespace) -> LongVideoPredictor:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,14 @@ class FrameSource(ABC):
         num_frames: How many frames the video has.
         frame_size: (height, width) of the original frames in pixels, as displayed.
         frame_rate: Frames a second; None where frames have no time.
+        path: The file or folder; None where there is no one path.
     """
 
     name: str
     num_frames: int
     frame_size: tuple[int, int]
     frame_rate: Fraction | None = None
+    path: Path | None = None
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[Frame]:

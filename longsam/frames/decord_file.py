@@ -43,6 +43,7 @@ class DecordFile(FrameSource):
         if not path.exists():
             raise FileNotFoundError(f"There is no video file or image folder at {path}.")
         self.name = str(path)
+        self.path = path
         self._frames_per_chunk = frames_per_chunk
         self._last: tuple[int, Frame] | None = None
         try:

@@ -85,7 +85,9 @@ def image_folder(path: Path, image_size: int | None) -> ImageFiles:
         names.sort(key=lambda name: (int(stems[name]), name))
     else:
         names.sort(key=_natural_order)
-    return ImageFiles([path / name for name in names], image_size, str(path))
+    images = ImageFiles([path / name for name in names], image_size, str(path))
+    images.path = path
+    return images
 
 
 def _natural_order(name: str) -> list[tuple[int, str]]:

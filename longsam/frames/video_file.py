@@ -47,13 +47,15 @@ class VideoFile(FrameSource):
         RuntimeError: The first frame cannot be decoded.
     """
 
+    path: Path
+
     def __init__(self, path: Path, image_size: int | None):
         if not path.exists():
             raise FileNotFoundError(f"There is no video file or image folder at {path}.")
         if path.stat().st_size == 0:
             raise ValueError(f"{path} is empty (0 bytes); copy or record it again.")
         self.name = str(path)
-        self._path = path
+        self.path = path
         self._image_size = image_size
         self._index = SeekIndex()
         self._scan: PacketScan | None = None
@@ -104,12 +106,12 @@ class VideoFile(FrameSource):
 
     def _counted_num_frames(self) -> int:
         scan = self._open_scan()
-        scan.run(progress=f"counting the frames of {self._path.name}")
+        scan.run(progress=f"counting the frames of {self.path.name}")
         self._can_seek &= scan.agrees
         stated = (self._container.duration or 0) / av.time_base
         if scan.agrees and self._stream.time_base and stated - 1 > 1.1 * scan.seconds:
             warnings.warn(
-                f"{self._path} states a length of {stated:.1f} s, but its video ends after "
+                f"{self.path} states a length of {stated:.1f} s, but its video ends after "
                 f"{scan.seconds:.1f} s ({scan.num_frames} frames); it seems to be cut off.",
                 stacklevel=2,
             )
@@ -125,10 +127,10 @@ class VideoFile(FrameSource):
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
-            container = av.open(self._path)
+            container = av.open(self.path)
         except (av.FFmpegError, OSError) as error:
             raise ValueError(
-                f"{self._path} cannot be opened as a video ({reason(error)}). Check that it "
+                f"{self.path} cannot be opened as a video ({reason(error)}). Check that it "
                 "plays; a recording that was cut off may need its index repaired, and "
                 "`ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4` converts what FFmpeg can read."
             ) from error
@@ -137,7 +139,7 @@ class VideoFile(FrameSource):
             stream.disposition & av.stream.Disposition.attached_pic
         ):
             container.close()
-            raise ValueError(f"{self._path} has no video stream (only sound or cover art?).")
+            raise ValueError(f"{self.path} has no video stream (only sound or cover art?).")
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(MAX_DECODER_THREADS, os.cpu_count() or 1)
         return container, stream
@@ -174,16 +176,16 @@ class VideoFile(FrameSource):
             if frame_idx > 0 and not self._lacks_packets():
                 self._next_idx = -1
                 raise EndOfVideoError(
-                    f"{self._path} ends after {frame_idx} frames; it has {self.num_frames} packets "
+                    f"{self.path} ends after {frame_idx} frames; it has {self.num_frames} packets "
                     "of video, but not all of them hold a frame that can be shown."
                 ) from None
         except (av.FFmpegError, OSError) as error:
             why = reason(error)
         self._next_idx = -1  # the decoder is of no more use: the next read seeks
         if frame_idx == 0:
-            raise RuntimeError(f"{self._path}: not one frame can be decoded ({why}).")
+            raise RuntimeError(f"{self.path}: not one frame can be decoded ({why}).")
         raise RuntimeError(
-            f"{self._path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({why}); "
+            f"{self.path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({why}); "
             f"the file is cut off or damaged there. Frames 0 to {frame_idx - 1} are good, and so "
             "are their masks. To go on past the damage, prompt a frame behind the next keyframe "
             "and start there, or repair the file with "
@@ -202,7 +204,7 @@ class VideoFile(FrameSource):
         self._decoded_until = max(self._decoded_until, frame_idx)
         if (frame.height, frame.width) != self._coded_size:
             raise RuntimeError(
-                f"{self._path}: the frame size changes from {self._coded_size[1]}x"
+                f"{self.path}: the frame size changes from {self._coded_size[1]}x"
                 f"{self._coded_size[0]} to {frame.width}x{frame.height} pixels at frame "
                 f"{frame_idx}. Convert the file to one size first: "
                 "`ffmpeg -i INPUT -vf scale=W:H -c:v libx264 OUTPUT.mp4`."
@@ -210,7 +212,7 @@ class VideoFile(FrameSource):
         if frame.is_corrupt and not self._warned_of_damage:
             self._warned_of_damage = True
             warnings.warn(
-                f"{self._path}: frame {frame_idx} is damaged; the decoder filled in what is "
+                f"{self.path}: frame {frame_idx} is damaged; the decoder filled in what is "
                 "missing. Masks from here on may suffer. Later damage is not reported.",
                 stacklevel=2,
             )
@@ -226,7 +228,7 @@ class VideoFile(FrameSource):
             return
         if self._pending is not None:
             warnings.warn(
-                f"{self._path} should hold {self.num_frames} frames but holds more; those after "
+                f"{self.path} should hold {self.num_frames} frames but holds more; those after "
                 f"frame {self.num_frames - 1} are not read. `ffmpeg -i INPUT -c copy OUTPUT.mp4` "
                 "writes the file anew, with the right count.",
                 stacklevel=2,
@@ -244,7 +246,7 @@ class VideoFile(FrameSource):
             self._index.add(keyframe)
         if not self._can_seek and self._has_jumped:
             warnings.warn(
-                f"{self._path}: time stamps do not tell the frames from frame {frame_idx} on, so "
+                f"{self.path}: time stamps do not tell the frames from frame {frame_idx} on, so "
                 "frames behind it that were reached by a jump before (prompts ahead of tracking, "
                 "reverse) may have been others. From now on jumps decode all that lies between.",
                 stacklevel=2,
@@ -258,7 +260,7 @@ class VideoFile(FrameSource):
                 return
         if self._can_seek and self._index.known_until < target:
             scan = self._open_scan()
-            scan.run(until=target, progress=f"indexing {self._path.name}")
+            scan.run(until=target, progress=f"indexing {self.path.name}")
             self._can_seek = scan.agrees
         if self._can_seek and not self._has_jumped:
             self._try_first_keyframe()

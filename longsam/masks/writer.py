@@ -100,6 +100,9 @@ class MaskWriter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __len__(self) -> int:
+        return len(self._frames)
+
     @property
     def last_frame_idx(self) -> int | None:
         return self._frames[-1] if self._frames else None
@@ -169,7 +172,7 @@ class MaskWriter:
         if self._worker is not None:
             self._queue.join()
         self._raise_error()
-        if self._index is not None:
+        if self._index is not None and hasattr(os, "sync"):
             os.sync()
 
     def close(self) -> None:

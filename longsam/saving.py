@@ -1,0 +1,209 @@
+"""States on disk: written whole or not at all, and loaded on the same model and video."""
+
+import hashlib
+import os
+import pickle
+import time
+import zipfile
+from collections.abc import Callable, Generator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from longsam import _upstream, memory
+from longsam._upstream import State
+from longsam.frames import LiveVideo
+
+Step = TypeVar("Step")
+
+FORMAT = 1
+"""Goes up when a saved state can no longer be read by an older longsam."""
+
+
+def save(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
+    """Write a state to a file; see `LongVideoPredictor.save_state`."""
+    source = _upstream.images(state).source
+    if isinstance(source, LiveVideo):
+        raise ValueError(f"{source.name} is a live source, which cannot be taken up again later.")
+    for _, obj_id in _upstream.objects(state):
+        if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
+            raise ValueError(
+                f"The object id {obj_id!r} is of type {type(obj_id).__name__}; ids of objects that "
+                "are saved must be integers or strings."
+            )
+    content = {
+        "longsam_state": FORMAT,
+        "model": fingerprint(predictor),
+        "video": _describe(state),
+        "settings": memory.settings(state),
+        "memory": memory.to_plain(state),
+        "upstream": _upstream.to_plain(state),
+    }
+    if predictor.device.type == "cuda":
+        # Offloaded tensors may still be on their way (they are copied with non_blocking=True).
+        torch.cuda.synchronize(predictor.device)
+    write_atomically(content, Path(path))
+
+
+def saved(
+    steps: Generator[Step, None, None],
+    save_every: int | timedelta,
+    before_save: Callable[[], object] | None,
+    save: Callable[[], object],
+) -> Generator[Step, None, None]:
+    """The steps of a pass, saved now and then between two of them, and at their end."""
+    by_time = isinstance(save_every, timedelta)
+    if isinstance(save_every, bool) or not isinstance(save_every, (int, timedelta)):
+        raise ValueError(
+            f"save_every is {save_every!r}; it must be a number of frames, or a timedelta."
+        )
+    every = save_every.total_seconds() if isinstance(save_every, timedelta) else save_every
+    if every <= 0:
+        raise ValueError(f"save_every is {save_every!r}; it must be above 0.")
+    return _saved(steps, every, by_time, before_save, save)
+
+
+def _saved(
+    steps: Generator[Step, None, None],
+    every: float,
+    by_time: bool,
+    before_save: Callable[[], object] | None,
+    save: Callable[[], object],
+) -> Generator[Step, None, None]:
+    def now() -> float:
+        return time.monotonic() if by_time else num_steps
+
+    def save_all() -> None:
+        if before_save is not None:
+            before_save()
+        save()
+
+    num_steps = 0
+    saved_at = now()
+    with closing(steps):
+        for step in steps:
+            yield step
+            num_steps += 1
+            if now() - saved_at >= every:
+                save_all()
+                saved_at = now()
+    if num_steps:
+        save_all()
+
+
+def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -> State:
+    """Read a state from a file; see `LongVideoPredictor.load_state`."""
+    content = _read(Path(path))
+    own = fingerprint(predictor)
+    saved = content["model"]
+    if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
+        which = "config" if own["config"] != saved["config"] else "weights"
+        raise ValueError(
+            f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; the "
+            f"{which} differ. Load it with the same config and checkpoint."
+        )
+    video = content["video"]["path"] if video_path is None else video_path
+    if video is None:
+        raise ValueError(
+            f"{path} was saved while tracking {content['video']['name']}, which has no path: give "
+            "it again as video_path."
+        )
+    state: State = predictor.init_state(video, **content["settings"])
+    described = _describe(state)
+    for what in ("num_frames", "frame_size", "num_bytes", "first_frame"):
+        if described[what] != content["video"][what]:
+            raise ValueError(
+                f"{path} was saved while tracking {_video(content['video'])}; "
+                f"{_video(described)} is another video. Give the same one as video_path."
+            )
+    memory.from_plain(state, content["memory"])
+    _upstream.from_plain(state, content["upstream"])
+    return state
+
+
+def write_atomically(content: dict[str, Any], path: Path) -> None:
+    """Write a file so that at any time the old one or the new one is there, and whole."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    if os.name == "posix":  # the new name is on the disk too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def fingerprint(predictor: Any) -> dict[str, str]:
+    """What tells one model from another: hashes of its config and of its weights.
+
+    Computed once for a predictor: hashing takes about a second for each GB of weights.
+    """
+    known: dict[str, str] | None = getattr(predictor, "_longsam_fingerprint", None)
+    if known is not None:
+        return known
+    config = hashlib.sha256(repr(predictor).encode())
+    for name, value in sorted(vars(predictor).items()):
+        is_setting = name != "name" and not name.startswith("_")
+        if is_setting and isinstance(value, (bool, int, float, str, type(None))):
+            config.update(f"{name}={value!r};".encode())
+    weights = hashlib.sha256()
+    for name, tensor in sorted(predictor.state_dict().items()):
+        weights.update(name.encode())
+        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        weights.update(flat.numpy().data)
+    predictor._longsam_fingerprint = {
+        "name": predictor.name,
+        "config": config.hexdigest()[:16],
+        "weights": weights.hexdigest()[:16],
+    }
+    return fingerprint(predictor)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no saved state at {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version = content["longsam_state"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError,
+            TypeError, ValueError, AttributeError, IndexError) as error:  # fmt: skip
+        raise ValueError(
+            f"{path} is not a state that longsam has saved, or it is damaged "
+            f"({type(error).__name__})."
+        ) from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{path} has version {version} of the format; this longsam reads version {FORMAT}."
+        )
+    return dict(content)
+
+
+def _describe(state: State) -> dict[str, Any]:
+    """What tells one video from another."""
+    images = _upstream.images(state)
+    source, path = images.source, images.source.path
+    return {
+        "name": source.name,
+        "path": None if path is None else os.path.abspath(path),
+        "num_bytes": os.path.getsize(path) if path is not None and os.path.isfile(path) else None,
+        "num_frames": source.num_frames,
+        "frame_size": tuple(source.frame_size),
+        "first_frame": images.first_frame_digest,
+    }
+
+
+def _video(described: dict[str, Any]) -> str:
+    height, width = described["frame_size"]
+    size = f", {described['num_bytes']:,} bytes" if described["num_bytes"] is not None else ""
+    return f"{described['name']} ({described['num_frames']} frames of {width}x{height}{size})"
+
+
+def _name(model: dict[str, str]) -> str:
+    return f"{model['name'] or 'a model'} (config {model['config']}, weights {model['weights']})"
