@@ -193,9 +193,10 @@ def note_stop(state: State, frame_idx: int, left: int | None, *, reverse: bool) 
 
 
 def last_tracked(state: State) -> int:
-    """The frame that the last pass tracked last."""
+    """The frame that the last pass tracked last; -1 if there was none."""
     stopped = state[KEY].stopped
-    assert stopped is not None
+    if stopped is None:
+        return -1
     next_frame_idx, reverse, _ = stopped
     last: int = next_frame_idx + (1 if reverse else -1)
     return last

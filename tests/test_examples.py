@@ -39,6 +39,16 @@ def test_readme_example(
         assert saved["masks"].shape == (2, 480, 640)
 
 
+def test_resume_example(tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "resume.py")
+    words = [sys.executable, "-W", "error", script, "--out", str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "killed at frame 130 (exit code -9)" in result.stdout
+    assert "on behind 99." in result.stdout
+    assert "All masks of 200 frames equal those of a run that was not killed" in result.stdout
+
+
 def test_readme_commands_are_those_of_ci() -> None:
     readme = (ROOT / "README.md").read_text()
     commands = re.findall(r"```sh\n(.*?)\n```", readme, re.DOTALL)

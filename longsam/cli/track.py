@@ -130,17 +130,17 @@ def run(options: argparse.Namespace) -> int:
     if is_live(video) or (re.fullmatch(r"\d{1,2}", video) and not Path(video).exists()):
         source = int(video) if video.isdecimal() else video
         video = LiveVideo(source, mode=options.mode)
-    writer = MaskWriter(options.out, options.format, video=video, resume=options.resume)
-    predictor = _predictor(options)
-    save_path = None if is_live(video) or not options.save_every else options.out / STATE
     if options.resume and isinstance(video, LiveVideo):
         raise ValueError("--resume: a live source cannot be taken up again where it stopped.")
+    save_path = None if is_live(video) or not options.save_every else options.out / STATE
+    writer = MaskWriter(options.out, options.format, video=video, resume=options.resume)
+    predictor = _predictor(options)
     if options.resume and save_path is not None and save_path.exists():
         state = predictor.load_state(save_path, video)
         writer.drop_after(memory.last_tracked(state))
         steps = predictor.resume_propagation
     else:
-        if options.resume and len(writer):
+        if len(writer):
             writer.drop_after(-1)  # stopped before the first save: from the start again
         state = predictor.init_state(video, memory_window=options.memory_window)
         prompts.add(predictor, state, given)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from longsam import memory
+from longsam._upstream import State
 from longsam.frames import FrameSource, LiveVideo, open_source
 from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
 from longsam.masks.overlay import Overlay, num_whole_frames
@@ -44,8 +46,9 @@ class MaskWriter:
         video: Only for "overlay": what was given to `init_state` (a file, folder or array, opened a
             second time and read in its own size), or the `LiveVideo`. None: give each frame with
             `write`.
-        resume: Go on in a folder that holds masks already. Frames that are written again count
-            anew: the last ones are read back.
+        resume: True goes on in a folder that holds masks already, behind the last frame. A state
+            that was loaded goes on where its pass stopped: what was written after it was saved is
+            dropped. Frames that are written again count anew: the last ones are read back.
 
     Attributes:
         last_frame_idx: The frame written last, None if there is none. After a crash, go on behind.
@@ -61,7 +64,7 @@ class MaskWriter:
         format: str | Iterable[str] = "rle",
         *,
         video: Any = None,
-        resume: bool = False,
+        resume: bool | State = False,
     ):
         self.folder = Path(folder)
         names = [format] if isinstance(format, str) else list(format)
@@ -72,7 +75,7 @@ class MaskWriter:
             raise ValueError(f"format is empty; give one or more of {', '.join(FORMATS)}.")
         self.folder.mkdir(parents=True, exist_ok=True)
         header, self._frames = _read_index(self.folder / INDEX)
-        if self._frames and not resume:
+        if self._frames and resume is False:
             raise FileExistsError(
                 f"{self.folder} holds the masks of {len(self._frames)} frames. Go on behind them "
                 "with resume=True, or choose another folder."
@@ -93,6 +96,8 @@ class MaskWriter:
         self._error: BaseException | None = None
         self._worker: threading.Thread | None = None
         self._is_closed = False
+        if isinstance(resume, dict):
+            self.drop_after(memory.last_tracked(resume))
 
     def __enter__(self) -> "MaskWriter":
         return self
@@ -117,7 +122,7 @@ class MaskWriter:
             ValueError: The frame was never written.
             RuntimeError: Frames have been written already.
         """
-        if self._worker is not None:
+        if self._worker is not None:  # set by the first write
             raise RuntimeError("drop_after must be called before the first write.")
         if frame_idx == -1:
             self._frames.clear()
