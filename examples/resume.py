@@ -18,6 +18,8 @@ import numpy as np
 from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, load_predictor
 
+# Upstream says so on every machine without its compiled extension.
+warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
 NUM_FRAMES = 200
 VIDEO = SyntheticVideo(seed=5, num_frames=NUM_FRAMES, frame_size=(180, 320))
 
@@ -57,8 +59,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/resume"))
     parser.add_argument("--kill-at", type=int, default=130)
     options = parser.parse_args()
-    # Upstream says so on every machine without its compiled extension.
-    warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
     options.out.mkdir(parents=True, exist_ok=True)
     VIDEO.write(options.out / "video.mp4")
 

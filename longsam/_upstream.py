@@ -91,12 +91,60 @@ def was_tracked_in_reverse(state: State, obj_idx: int, frame_idx: int) -> bool |
 
 
 def default_start(state: State) -> int:
-    """Where `propagate_in_video` starts by default: the first conditioning frame (line 562)."""
+    """Where `propagate_in_video` starts by default: the first conditioning frame (line 562).
+
+    Memories from a bank have negative indices and are no frames; with these alone it is frame 0.
+    """
     return min(
+        (
+            frame_idx
+            for obj_idx, _ in objects(state)
+            for frame_idx in conditioning_outputs(state, obj_idx)
+            if frame_idx >= 0
+        ),
+        default=0,
+    )
+
+
+def prompt_frames(state: State, obj_idx: int) -> set[int]:
+    """The frames on which the user has prompted an object, and its other conditioning frames."""
+    return {
         frame_idx
+        for by_frame in (
+            conditioning_outputs(state, obj_idx),
+            state["point_inputs_per_obj"][obj_idx],
+            state["mask_inputs_per_obj"][obj_idx],
+        )
+        for frame_idx in by_frame
+        if frame_idx >= 0
+    }
+
+
+def forget_prompt(state: State, obj_idx: int, frame_idx: int) -> None:
+    """Forget what the user said of an object on a frame; its output stays as a tracked one."""
+    state["point_inputs_per_obj"][obj_idx].pop(frame_idx, None)
+    state["mask_inputs_per_obj"][obj_idx].pop(frame_idx, None)
+    output = conditioning_outputs(state, obj_idx).pop(frame_idx, None)
+    if output is not None:
+        tracked_outputs(state, obj_idx)[frame_idx] = output
+
+
+def has_memories_of_others(state: State) -> bool:
+    """Whether an object is known from another video."""
+    return any(
+        frame_idx < 0
         for obj_idx, _ in objects(state)
         for frame_idx in conditioning_outputs(state, obj_idx)
     )
+
+
+def add_memories(state: State, obj_idx: int, outputs: list[Output]) -> None:
+    """Give an object conditioning memories at negative frame indices, which no frame of the video
+    has: -1, -2, ... behind those that are there.
+    """
+    known = conditioning_outputs(state, obj_idx)
+    for output in outputs:
+        known[min([*known, 0]) - 1] = output
 
 
 def has_prompt(state: State, obj_idx: int, frame_idx: int) -> bool:
@@ -138,14 +186,14 @@ def to_plain(state: State) -> State:
 def from_plain(state: State, saved: State) -> None:
     """Put saved content into a fresh state of the same video, each tensor where upstream has it."""
     device, storage = state["device"], state["storage_device"]
-    constants = {name: _moved(value, device) for name, value in saved["constants"].items()}
+    constants = {name: moved(value, device) for name, value in saved["constants"].items()}
     for key in KEYS_OF_OBJECTS:
         state[key] = saved[key]
     state["constants"] = constants
     for per_obj in (state["point_inputs_per_obj"], state["mask_inputs_per_obj"]):
         for by_frame in per_obj.values():
             for frame_idx, value in by_frame.items():
-                by_frame[frame_idx] = _moved(value, device)
+                by_frame[frame_idx] = moved(value, device)
     for per_obj in (state["output_dict_per_obj"], state["temp_output_dict_per_obj"]):
         for by_storage in per_obj.values():
             for by_frame in by_storage.values():
@@ -158,9 +206,9 @@ def place_output(
 ) -> None:
     """Move a saved output to the devices on which upstream keeps its parts (line 755)."""
     for name in ("obj_ptr", "object_score_logits"):
-        output[name] = _moved(output[name], device)
+        output[name] = moved(output[name], device)
     for name in ("maskmem_features", "pred_masks"):
-        output[name] = _moved(output[name], storage)
+        output[name] = moved(output[name], storage)
     if output["maskmem_pos_enc"] is not None:
         # The same for all frames: one copy, expanded (`_get_maskmem_pos_enc`).
         batch_size = output["maskmem_features"].shape[0]
@@ -169,13 +217,14 @@ def place_output(
         ]
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors, also in dicts and lists, on another device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
+        return {key: moved(item, device) for key, item in value.items()}
     if isinstance(value, list):
-        return [_moved(item, device) for item in value]
+        return [moved(item, device) for item in value]
     return value
 
 

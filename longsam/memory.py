@@ -65,6 +65,7 @@ class Memory:
         stopped: Where the last pass goes on: (next frame, whether in reverse, how many frames are
             left to track or None for all).
         settings: The options of `init_state`, to open the video again in the same way.
+        max_prompt_frames: How many frames with prompts are kept for each object; None is all.
     """
 
     window: int
@@ -75,6 +76,7 @@ class Memory:
     anew: set[tuple[Any, int]] = field(default_factory=set)
     stopped: tuple[int, bool, int | None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    max_prompt_frames: int | None = None
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
@@ -114,6 +116,19 @@ def new_memory(model: Any, memory_window: int | None) -> Memory:
     return Memory(memory_window, reach)
 
 
+def checked_max_prompt_frames(given: Any) -> int | None:
+    """What the user gives as `max_prompt_frames`.
+
+    Raises:
+        ValueError: It is neither None nor a whole number above 0.
+    """
+    if given is None or (isinstance(given, int) and not isinstance(given, bool) and given >= 1):
+        return given
+    raise ValueError(
+        f"max_prompt_frames is {given!r}; it must be a whole number, at least 1, or None for all."
+    )
+
+
 def settings(state: State) -> dict[str, Any]:
     """The options with which the state was made."""
     remembered: dict[str, Any] = state[KEY].settings
@@ -144,13 +159,16 @@ def from_plain(state: State, saved: dict[str, Any]) -> None:
     memory.stopped = saved["stopped"]
 
 
-def forget(state: State, frame_idx: int, *, starts_pass: bool) -> None:
+def forget(state: State, frame_idx: int, *, starts_pass: bool, reverse: bool) -> None:
     """Note that a frame was tracked, and forget all that is no longer kept.
 
     For each object stay the frames that `Memory.keeps` names and the frames with prompts on this
     object. A frame that no pass has tracked (its prompt was cleared before) stays as well.
     """
     memory: Memory = state[KEY]
+    if memory.max_prompt_frames is not None:
+        for obj_idx, _ in _upstream.objects(state):
+            _forget_prompts(state, obj_idx, frame_idx, memory.max_prompt_frames, reverse=reverse)
     if starts_pass:
         memory.starts = frozenset({frame_idx, _upstream.default_start(state)})
     memory.recent.pop(frame_idx, None)
@@ -172,6 +190,23 @@ def forget(state: State, frame_idx: int, *, starts_pass: bool) -> None:
                     and not _upstream.has_prompt(state, obj_idx, held)
                 ):
                     del by_frame[held]
+
+
+def _forget_prompts(
+    state: State, obj_idx: int, frame_idx: int, max_prompt_frames: int, *, reverse: bool
+) -> None:
+    """Of the prompts that the pass has come by, keep the first conditioning frame and the latest.
+
+    What is forgotten counts as tracked from then on. Prompts that still lie ahead stay.
+    """
+    frames = _upstream.prompt_frames(state, obj_idx)
+    passed = [f for f in frames if (f >= frame_idx if reverse else f <= frame_idx)]
+    if len(passed) <= max_prompt_frames:
+        return
+    first = next((f for f in _upstream.conditioning_outputs(state, obj_idx) if f >= 0), None)
+    latest = sorted((f for f in passed if f != first), key=lambda f: abs(frame_idx - f))
+    for forgotten in latest[max_prompt_frames - (first in passed) :]:
+        _upstream.forget_prompt(state, obj_idx, forgotten)
 
 
 def live_start(state: State) -> int:

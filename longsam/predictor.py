@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -26,6 +26,8 @@ from longsam.frames import (
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
 
+
+MemoryBanks = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 Step = tuple[int, list[Any], torch.Tensor]
 """Frame index, object ids, mask logits."""
@@ -73,6 +75,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         memory_window: int | None = None,
         frames_per_chunk: int = FRAMES_PER_CHUNK,
         reader: Reader = "av",
+        max_prompt_frames: int | None = None,
+        memory_bank: MemoryBanks = None,
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -103,6 +107,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
             reader: What decodes video files. "av" (PyAV) gives the pixels upstream sees, in one
                 sequential pass. "decord" reads in chunks; slower and heavier, and it refuses files
                 in which decord gives wrong frames after a seek.
+            max_prompt_frames: How many frames with prompts are kept for each object: its first
+                conditioning frame and those that the pass has come by last. The others count as
+                tracked from then on. None keeps all, as upstream does, and memory and time grow
+                with them.
+            memory_bank: Objects known from other videos: a file of `save_memory_bank`, or a list of
+                them. They are tracked from frame 0 on without a prompt.
 
         Returns:
             The inference state, with upstream's keys and one of ours.
@@ -120,6 +130,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         if frames_per_chunk < 1:
             raise ValueError(f"frames_per_chunk is {frames_per_chunk}; it must be at least 1 (32).")
         remembered = memory.new_memory(self, memory_window)
+        remembered.max_prompt_frames = memory.checked_max_prompt_frames(max_prompt_frames)
         source = open_source(
             video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
         )
@@ -145,7 +156,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
             "memory_window": memory_window,
             "frames_per_chunk": frames_per_chunk,
             "reader": reader,
+            "max_prompt_frames": max_prompt_frames,
         }
+        for bank in (
+            [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else (memory_bank or [])
+        ):
+            saving.load_bank(self, state, bank)
         self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
         return state
 
@@ -202,6 +218,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
         max_frame_num_to_track: int | None,
         reverse: bool,
     ) -> Generator[Step, None, None]:
+        if start_frame_idx is None and _upstream.has_memories_of_others(inference_state):
+            self.propagate_in_video_preflight(inference_state)
+            start_frame_idx = _upstream.default_start(inference_state)
         # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
         # here so that only the frames of the pass itself are read ahead.
         self.propagate_in_video_preflight(inference_state)
@@ -214,7 +233,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
             try:
                 for frame_idx, obj_ids, mask_logits in served:
-                    memory.forget(inference_state, frame_idx, starts_pass=starts_pass)
+                    memory.forget(
+                        inference_state, frame_idx, starts_pass=starts_pass, reverse=reverse
+                    )
                     starts_pass = False
                     left = None if left is None else left - 1
                     memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
@@ -339,6 +360,29 @@ class LongVideoPredictor(SAM2VideoPredictor):
             ValueError: It is no saved state, or one of another model or video; both are named.
         """
         return saving.load(self, path, video_path)
+
+    def save_memory_bank(
+        self,
+        inference_state: State,
+        path: str | os.PathLike[str],
+        obj_ids: Iterable[Any] | None = None,
+    ) -> None:
+        """Write what objects look like to a file, for `init_state(..., memory_bank=path)`.
+
+        Stored are the memories of frames with prompts (conditioning frames). Another video of the
+        same objects then starts knowing them, with no prompt of its own.
+
+        Args:
+            inference_state: With at least one prompt for each object.
+            path: The file; it is replaced if it is there.
+            obj_ids: Which objects; None is all. Integers or strings.
+
+        Raises:
+            ValueError: There is no such object, or its id is of another type.
+            RuntimeError: An object has no prompt.
+        """
+        self.propagate_in_video_preflight(inference_state)
+        saving.save_bank(self, inference_state, path, obj_ids)
 
     def advance(self, inference_state: State) -> int:
         """Wait for the next frame of a live source without tracking anything on it.

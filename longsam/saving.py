@@ -5,7 +5,7 @@ import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -29,11 +29,7 @@ def save(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
     if isinstance(source, LiveVideo):
         raise ValueError(f"{source.name} is a live source, which cannot be taken up again later.")
     for _, obj_id in _upstream.objects(state):
-        if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
-            raise ValueError(
-                f"The object id {obj_id!r} is of type {type(obj_id).__name__}; ids of objects that "
-                "are saved must be integers or strings."
-            )
+        check_obj_id(obj_id)
     content = {
         "longsam_state": FORMAT,
         "model": fingerprint(predictor),
@@ -96,15 +92,8 @@ def _saved(
 
 def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -> State:
     """Read a state from a file; see `LongVideoPredictor.load_state`."""
-    content = _read(Path(path))
-    own = fingerprint(predictor)
-    saved = content["model"]
-    if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
-        which = "config" if own["config"] != saved["config"] else "weights"
-        raise ValueError(
-            f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; the "
-            f"{which} differ. Load it with the same config and checkpoint."
-        )
+    content = _read(Path(path), "longsam_state", "state")
+    _check_model(predictor, content, path)
     video = content["video"]["path"] if video_path is None else video_path
     if video is None:
         raise ValueError(
@@ -122,6 +111,61 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
     memory.from_plain(state, content["memory"])
     _upstream.from_plain(state, content["upstream"])
     return state
+
+
+def save_bank(
+    predictor: Any, state: State, path: str | os.PathLike[str], obj_ids: Iterable[Any] | None
+) -> None:
+    """Write conditioning memories to a file; see `LongVideoPredictor.save_memory_bank`."""
+    known = {obj_id: obj_idx for obj_idx, obj_id in _upstream.objects(state)}
+    objects = []
+    for obj_id in known if obj_ids is None else obj_ids:
+        if obj_id not in known:
+            raise ValueError(f"There is no object {obj_id!r}; there are {list(known)}.")
+        check_obj_id(obj_id)
+        outputs = _upstream.conditioning_outputs(state, known[obj_id]).values()
+        # The mask is for the frame that it was on; it is no memory.
+        objects.append((obj_id, [{**output, "pred_masks": None} for output in outputs]))
+    if predictor.device.type == "cuda":
+        torch.cuda.synchronize(predictor.device)
+    content = {
+        "longsam_memory_bank": FORMAT,
+        "model": fingerprint(predictor),
+        "objects": objects,
+        "constants": state["constants"],
+    }
+    write_atomically(content, Path(path))
+
+
+def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
+    """Let a state know the objects of a memory bank."""
+    content = _read(Path(path), "longsam_memory_bank", "memory bank")
+    _check_model(predictor, content, path)
+    constants = _upstream.moved(content["constants"], state["device"])
+    for obj_id, outputs in content["objects"]:
+        obj_idx = predictor._obj_id_to_idx(state, obj_id)
+        for output in outputs:
+            _upstream.place_output(output, constants, state["device"], state["storage_device"])
+        _upstream.add_memories(state, obj_idx, outputs)
+
+
+def check_obj_id(obj_id: Any) -> None:
+    """Refuse an object id that cannot be read back without running code."""
+    if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
+        raise ValueError(
+            f"The object id {obj_id!r} is of type {type(obj_id).__name__}; ids of objects that "
+            "are saved must be integers or strings."
+        )
+
+
+def _check_model(predictor: Any, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    own, saved = fingerprint(predictor), content["model"]
+    if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
+        which = "config" if own["config"] != saved["config"] else "weights"
+        raise ValueError(
+            f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; the "
+            f"{which} differ. Load it with the same config and checkpoint."
+        )
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:
@@ -166,16 +210,16 @@ def fingerprint(predictor: Any) -> dict[str, str]:
     return fingerprint(predictor)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, key: str, what: str) -> dict[str, Any]:
     if not path.exists():
-        raise FileNotFoundError(f"There is no saved state at {path}.")
+        raise FileNotFoundError(f"There is no saved {what} at {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content["longsam_state"]
+        version = content[key]
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError,
             TypeError, ValueError, AttributeError, IndexError) as error:  # fmt: skip
         raise ValueError(
-            f"{path} is not a state that longsam has saved, or it is damaged "
+            f"{path} is not a {what} that longsam has saved, or it is damaged "
             f"({type(error).__name__})."
         ) from error
     if version != FORMAT:

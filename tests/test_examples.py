@@ -32,7 +32,8 @@ def test_readme_example(
     assert [line.split()[0] for line in lines[:5]] == ["0", "1", "2", "3", "4"]
     assert lines[5:10] == [f"{i} ['bee'] (1, 480, 640) bool" for i in range(5)]
     assert lines[10] == "8 0 0"
-    assert float(lines[11].removeprefix("mean IoU")) > 0.8
+    assert lines[11:13] == ["known: ['queen']"] * 2
+    assert float(lines[13].removeprefix("mean IoU")) > 0.8
     assert (tmp_path / "out" / "overlay.mp4").exists()
     with np.load(tmp_path / "masks_000003.npz") as saved:
         assert saved["ids"].tolist() == ["bee", "wasp"]

@@ -40,11 +40,10 @@ def track_live(name: str, num_frames: int) -> None:
     """One process: track a live source and print how much memory it takes."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
-    video = SyntheticVideo(1, num_frames, (240, 320), num_objects=3)
+    video = SyntheticVideo(1, num_frames, (240, 320), num_objects=1)
     predictor = load_predictor(hydra_overrides_extra=["++model.image_size=128"])
     state = predictor.init_state(iter(video))
-    for number in range(3):
-        predictor.add_new_points_or_box(state, 0, number + 1, [video.click(0, number)], [1])
+    predictor.add_new_points_or_box(state, 0, 1, points=[video.click(0, 0)], labels=[1])
     process = psutil.Process()
     resident = []
     started = time.perf_counter()
