@@ -201,6 +201,16 @@ def from_plain(state: State, saved: State) -> None:
                     place_output(output, constants, device, storage)
 
 
+def forget_waiting_prompts(state: State) -> list[Any]:
+    """Forget prompts that the next pass would take up; returns the objects that had no others."""
+    for by_storage in state["temp_output_dict_per_obj"].values():
+        for by_frame in by_storage.values():
+            by_frame.clear()
+    return [
+        obj_id for obj_idx, obj_id in objects(state) if not conditioning_outputs(state, obj_idx)
+    ]
+
+
 def place_output(
     output: Output, constants: dict[str, Any], device: torch.device, storage: torch.device
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from longsam import _upstream
 from longsam._upstream import State
+from longsam.snapshots import Snapshots
 
 KEY = "longsam"
 """The one key that is added to upstream's inference state."""
@@ -65,6 +66,7 @@ class Memory:
         stopped: Where the last pass goes on: (next frame, whether in reverse, how many frames are
             left to track or None for all).
         settings: The options of `init_state`, to open the video again in the same way.
+        snapshots: What the session can go back to; None if it cannot.
         max_prompt_frames: How many frames with prompts are kept for each object; None is all.
     """
 
@@ -77,6 +79,7 @@ class Memory:
     stopped: tuple[int, bool, int | None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     max_prompt_frames: int | None = None
+    snapshots: Snapshots | None = None
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
@@ -145,6 +148,17 @@ def to_plain(state: State) -> dict[str, Any]:
         "anew": list(memory.anew),
         "stopped": memory.stopped,
     }
+
+
+def like(state: State) -> Memory:
+    """A fresh memory with the options of a state's."""
+    memory: Memory = state[KEY]
+    return Memory(
+        memory.window,
+        memory.reach,
+        settings=memory.settings,
+        max_prompt_frames=memory.max_prompt_frames,
+    )
 
 
 def from_plain(state: State, saved: dict[str, Any]) -> None:
@@ -225,6 +239,31 @@ def live_start(state: State) -> int:
 def note_stop(state: State, frame_idx: int, left: int | None, *, reverse: bool) -> None:
     """Note that a pass has come to a frame, with `left` frames still to track."""
     state[KEY].stopped = (frame_idx + (-1 if reverse else 1), reverse, left)
+
+
+def go_back(state: State, old: State, frame_idx: int, *, reverse: bool) -> None:
+    """Remember frames up to one as an older state of the same session does.
+
+    What the user has prompted since, anywhere, stays as it is.
+
+    Args:
+        old: The state after that frame was tracked.
+    """
+    memory: Memory = state[KEY]
+    past: Memory = old[KEY]
+    for obj_idx, obj_id in _upstream.objects(state):
+        old_idx = _upstream.object_idx(old, obj_id)
+        if old_idx is None:
+            continue
+        prompts = _upstream.prompt_frames(state, obj_idx)
+        for ours, theirs in (
+            (_upstream.tracked_outputs(state, obj_idx), _upstream.tracked_outputs(old, old_idx)),
+            (_upstream.frames_tracked(state, obj_idx), _upstream.frames_tracked(old, old_idx)),
+        ):
+            ours.update({f: value for f, value in theirs.items() if f not in prompts})
+    memory.recent = dict(past.recent)
+    memory.starts = past.starts
+    memory.stopped = (frame_idx + (-1 if reverse else 1), reverse, None)
 
 
 def last_tracked(state: State) -> int:

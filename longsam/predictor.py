@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from longsam.frames import (
     Reader,
     open_source,
 )
+from longsam.snapshots import Snapshots
 
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
@@ -77,6 +80,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
         reader: Reader = "av",
         max_prompt_frames: int | None = None,
         memory_bank: MemoryBanks = None,
+        snapshot_every: int | None = None,
+        snapshot_dir: str | os.PathLike[str] | None = None,
+        max_snapshot_bytes: int | None = None,
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -113,6 +119,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 with them.
             memory_bank: Objects known from other videos: a file of `save_memory_bank`, or a list of
                 them. They are tracked from frame 0 on without a prompt.
+            snapshot_every: Keep a snapshot of the session on disk at the start of each pass and
+                after every so many frames, so that `rewind` can go back. Each is as large as a save
+                (23 MiB an object at 1024 x 1024).
+            snapshot_dir: The folder for them; None is a temporary one that goes with the session.
+            max_snapshot_bytes: How much disk they may take; beyond it every second one is dropped,
+                and then those of the oldest passes. None is no bound.
 
         Returns:
             The inference state, with upstream's keys and one of ours.
@@ -131,6 +143,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             raise ValueError(f"frames_per_chunk is {frames_per_chunk}; it must be at least 1 (32).")
         remembered = memory.new_memory(self, memory_window)
         remembered.max_prompt_frames = memory.checked_max_prompt_frames(max_prompt_frames)
+        if snapshot_every is not None:
+            folder = None if snapshot_dir is None else Path(snapshot_dir)
+            remembered.snapshots = Snapshots(folder, snapshot_every, max_snapshot_bytes)
         source = open_source(
             video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
         )
@@ -228,10 +243,19 @@ class LongVideoPredictor(SAM2VideoPredictor):
             inference_state, start_frame_idx, max_frame_num_to_track, reverse
         )
         memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
+        snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
+        running = None
+        if snapshots is not None:
+            start = start_frame_idx
+            if start is None:
+                start = _upstream.default_start(inference_state)
+            running = snapshots.begin(start, reverse=reverse)
         starts_pass = True
         left = max_frame_num_to_track
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
             try:
+                if snapshots is not None and running is not None:
+                    snapshots.add(running, partial(self.save_state, inference_state))
                 for frame_idx, obj_ids, mask_logits in served:
                     memory.forget(
                         inference_state, frame_idx, starts_pass=starts_pass, reverse=reverse
@@ -239,6 +263,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
                     starts_pass = False
                     left = None if left is None else left - 1
                     memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
+                    if snapshots is not None and running is not None:
+                        running.last = frame_idx
+                        if snapshots.is_due(running):
+                            snapshots.add(running, partial(self.save_state, inference_state))
                     yield frame_idx, obj_ids, mask_logits
             except EndOfStreamError:
                 return
@@ -360,6 +388,37 @@ class LongVideoPredictor(SAM2VideoPredictor):
             ValueError: It is no saved state, or one of another model or video; both are named.
         """
         return saving.load(self, path, video_path)
+
+    def rewind(self, inference_state: State, frame_idx: int) -> None:
+        """Go back to a frame that was tracked, so that a correction there is exactly upstream's.
+
+        What was forgotten around the frame is made again: the snapshot before it is loaded, and the
+        frames up to it are tracked as they were. Prompts given since then stay. Correct the frame
+        next, and track on with `propagate_in_video(state, start_frame_idx=frame_idx)`.
+
+        Args:
+            inference_state: From `init_state` with `snapshot_every`.
+            frame_idx: The frame. Of passes that have tracked it the latest counts.
+
+        Raises:
+            ValueError: There are no snapshots, or none before this frame.
+        """
+        _check_frame_idx(inference_state, frame_idx, "frame_idx")
+        snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
+        if snapshots is None:
+            raise ValueError(
+                "This session keeps no snapshots to go back to: give init_state snapshot_every."
+            )
+        tracked, nearest = snapshots.find(frame_idx)
+        old = saving.restored(self, inference_state, tracked.snapshots[nearest])
+        start, count = nearest + tracked.step, abs(frame_idx - nearest)
+        repeats_first = tracked.reverse and start == 0  # upstream tracks nothing from there
+        with _upstream.no_progress_bar():
+            for _ in self._propagate(
+                old, 1 if repeats_first else start, count - 1 + repeats_first, tracked.reverse
+            ):
+                pass
+        memory.go_back(inference_state, old, frame_idx, reverse=tracked.reverse)
 
     def save_memory_bank(
         self,

@@ -25,6 +25,23 @@ FORMAT = 1
 
 def save(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
     """Write a state to a file; see `LongVideoPredictor.save_state`."""
+    content = _content(predictor, state)
+    write_atomically(content, Path(path))
+
+
+def restored(predictor: Any, state: State, path: Path) -> State:
+    """A state of the same session as it was when it was saved; it shares frames with the other."""
+    content = _read(path, "longsam_state", "state")
+    old = {**state, memory.KEY: memory.like(state)}
+    memory.from_plain(old, content["memory"])
+    _upstream.from_plain(old, content["upstream"])
+    # Prompts that waited for the next pass had no part in this one.
+    for obj_id in _upstream.forget_waiting_prompts(old):
+        predictor.remove_object(old, obj_id, need_output=False)
+    return old
+
+
+def _content(predictor: Any, state: State) -> dict[str, Any]:
     source = _upstream.images(state).source
     if isinstance(source, LiveVideo):
         raise ValueError(f"{source.name} is a live source, which cannot be taken up again later.")
@@ -41,7 +58,7 @@ def save(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
     if predictor.device.type == "cuda":
         # Offloaded tensors may still be on their way (they are copied with non_blocking=True).
         torch.cuda.synchronize(predictor.device)
-    write_atomically(content, Path(path))
+    return content
 
 
 def saved(

@@ -32,8 +32,9 @@ def test_readme_example(
     assert [line.split()[0] for line in lines[:5]] == ["0", "1", "2", "3", "4"]
     assert lines[5:10] == [f"{i} ['bee'] (1, 480, 640) bool" for i in range(5)]
     assert lines[10] == "8 0 0"
-    assert lines[11:13] == ["known: ['queen']"] * 2
-    assert float(lines[13].removeprefix("mean IoU")) > 0.8
+    assert lines[11:14] == [f"corrected: {i}" for i in (2, 3, 4)]
+    assert lines[14:16] == ["known: ['queen']"] * 2
+    assert float(lines[16].removeprefix("mean IoU")) > 0.8
     assert (tmp_path / "out" / "overlay.mp4").exists()
     with np.load(tmp_path / "masks_000003.npz") as saved:
         assert saved["ids"].tolist() == ["bee", "wasp"]
@@ -48,6 +49,16 @@ def test_resume_example(tmp_path: Path) -> None:
     assert "killed at frame 130 (exit code -9)" in result.stdout
     assert "on behind 99." in result.stdout
     assert "All masks of 200 frames equal those of a run that was not killed" in result.stdout
+
+
+def test_memory_bank_example(tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "memory_bank.py")
+    words = [sys.executable, "-W", "error", script, "--bank", str(tmp_path / "bank.pt")]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    scores = [float(score) for score in re.findall(r"mean IoU (\d\.\d\d)", result.stdout)]
+    assert len(scores) == 3
+    assert min(scores) > 0.7
 
 
 def test_readme_commands_are_those_of_ci() -> None:

@@ -1,0 +1,164 @@
+"""Going back far behind the window: corrections there are exactly upstream's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+from longsam import LongVideoPredictor
+
+CORRECTION = {"points": [[40, 40]], "labels": [0]}
+
+
+def start(predictor: Any, video: Path, **options: Any) -> Any:
+    state = predictor.init_state(str(video), **options)
+    predictor.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
+    predictor.add_new_points_or_box(state, 0, "two", box=[30, 20, 110, 90])
+    return state
+
+
+def track(predictor: Any, state: Any, *arguments: Any, **options: Any) -> list[Any]:
+    return list(predictor.propagate_in_video(state, *arguments, **options))
+
+
+def assert_equal(mine: list[Any], expected: list[Any]) -> None:
+    assert [step[:2] for step in mine] == [step[:2] for step in expected]
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(mine, expected, strict=True))
+
+
+def assert_same_memories(ours: Any, theirs: Any, frames: range) -> None:
+    for obj_idx in (0, 1):
+        mine, wanted = (
+            s["output_dict_per_obj"][obj_idx]["non_cond_frame_outputs"] for s in (ours, theirs)
+        )
+        for frame_idx in frames:
+            for name in ("maskmem_features", "pred_masks", "obj_ptr", "object_score_logits"):
+                assert torch.equal(mine[frame_idx][name], wanted[frame_idx][name])
+
+
+@pytest.mark.parametrize("frame_idx", [1, 30, 33, 47, 60, 99])
+def test_a_correction_far_back(
+    upstream: SAM2VideoPredictor,
+    ours: LongVideoPredictor,
+    mp4: Path,
+    frame_idx: int,
+    tmp_path: Path,
+) -> None:
+    theirs = start(upstream, mp4)
+    mine = start(ours, mp4, snapshot_every=15, snapshot_dir=tmp_path)
+    assert_equal(track(ours, mine), track(upstream, theirs))
+    ours.rewind(mine, frame_idx)
+    assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
+    for _ in range(2):  # and once more, from what the correction has changed
+        returned = [
+            predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
+            for predictor, state in ((ours, mine), (upstream, theirs))
+        ]
+        assert torch.equal(returned[0][2], returned[1][2])
+        assert_equal(track(ours, mine, frame_idx), track(upstream, theirs, frame_idx))
+        frame_idx = max(1, frame_idx - 20)
+        ours.rewind(mine, frame_idx)
+        assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
+
+
+def test_passes_prompts_and_objects_in_between(
+    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
+) -> None:
+    """Later prompts stay, later passes count, and prompts that wait have no part in the replay."""
+    results = []
+    for predictor, options in ((upstream, {}), (ours, {"snapshot_every": 20})):
+        state = start(predictor, mp4, **options)
+        steps = track(predictor, state, max_frame_num_to_track=70)
+        predictor.add_new_points_or_box(state, 71, 1, points=[[70, 60]], labels=[1])
+        predictor.add_new_points_or_box(state, 71, "new", box=[20, 20, 60, 60])
+        for step in predictor.propagate_in_video(state, 71):
+            steps.append(step)
+            if step[0] == 75:
+                predictor.add_new_points_or_box(state, 90, "two", points=[[30, 30]], labels=[1])
+        if predictor is ours:
+            predictor.rewind(state, 74)
+        steps += [(74, [], predictor.add_new_points_or_box(state, 74, "new", **CORRECTION)[2][2:])]
+        steps += track(predictor, state, 74)
+        if predictor is ours:
+            predictor.rewind(state, 40)
+        steps += [(40, [], predictor.add_new_points_or_box(state, 40, 1, **CORRECTION)[2][:1])]
+        steps += track(predictor, state, 40)
+        results.append(steps)
+    assert_equal(results[1], results[0])
+
+
+def test_in_reverse(upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path) -> None:
+    results = []
+    for predictor, options in ((upstream, {}), (ours, {"snapshot_every": 20})):
+        state = predictor.init_state(str(mp4), **options)
+        predictor.add_new_points_or_box(state, 90, 1, points=[[60, 50]], labels=[1])
+        steps = track(predictor, state, reverse=True)
+        for frame_idx in (50, 0):
+            if predictor is ours:
+                predictor.rewind(state, frame_idx)
+            prompted = predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
+            steps.append((frame_idx, [1], prompted[2]))
+            steps += track(predictor, state, frame_idx, reverse=True)
+        results.append(steps)
+    assert_equal(results[1], results[0])
+
+
+def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
+    """Those of frames that were tracked anew are removed, and a bound is kept."""
+
+    def files() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    state = start(ours, mp4, snapshot_every=30, snapshot_dir=tmp_path)
+    track(ours, state)
+    assert files() == [f"pass_00000_frame_{n:08d}.pt" for n in (0, 30, 60, 90)]
+    ours.rewind(state, 45)
+    ours.add_new_points_or_box(state, 45, 1, **CORRECTION)
+    track(ours, state, 45)
+    assert files() == [
+        *(f"pass_00000_frame_{n:08d}.pt" for n in (0, 30)),
+        *(f"pass_00001_frame_{n:08d}.pt" for n in (45, 75)),
+    ]
+    track(ours, state, 0)
+    assert files() == [f"pass_00002_frame_{n:08d}.pt" for n in (0, 30, 60, 90)]
+
+    folder = tmp_path / "bounded"
+    one = (tmp_path / files()[-1]).stat().st_size
+    state = start(
+        ours, mp4, snapshot_every=5, snapshot_dir=folder, max_snapshot_bytes=int(4.5 * one)
+    )
+    for _ in ours.propagate_in_video(state):
+        assert sum(p.stat().st_size for p in folder.iterdir()) <= 4.5 * one
+    frames = sorted(int(p.stem[-8:]) for p in folder.iterdir())
+    assert frames[0] == 0
+    assert len(frames) >= 4
+    gaps = [b - a for a, b in zip(frames, [*frames[1:], 100], strict=True)]
+    assert max(gaps) <= 60
+    ours.rewind(state, 50)
+
+
+def test_a_temporary_folder_goes_with_the_session(ours: LongVideoPredictor, mp4: Path) -> None:
+    state = start(ours, mp4, snapshot_every=30)
+    folder = state["longsam"].snapshots.folder
+    track(ours, state, max_frame_num_to_track=3)
+    assert list(folder.iterdir())
+    del state
+    assert not folder.exists()
+
+
+def test_what_cannot_be_gone_back_to(ours: LongVideoPredictor, mp4: Path) -> None:
+    state = start(ours, mp4)
+    track(ours, state, max_frame_num_to_track=3)
+    with pytest.raises(ValueError, match="give init_state snapshot_every"):
+        ours.rewind(state, 2)
+    state = start(ours, mp4, snapshot_every=10)
+    track(ours, state, max_frame_num_to_track=3)
+    with pytest.raises(ValueError, match="Frame 50 was not tracked by a pass"):
+        ours.rewind(state, 50)
+    with pytest.raises(ValueError, match="which is outside"):
+        ours.rewind(state, 500)
+    for wrong in (0, -5, 1.5, True):
+        with pytest.raises(ValueError, match="snapshot_every is"):
+            ours.init_state(mp4, snapshot_every=wrong)  # type: ignore[arg-type]
