@@ -372,7 +372,7 @@ def warn_of_forgotten_past(state: State, start_frame_idx: int | None, *, reverse
             f"{memory.window}), so masks will differ from upstream's for object "
             f"{', '.join(map(repr, lost))}. Go on from where a pass has stopped, start where one "
             "has started, or give init_state a larger memory_window.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -152,6 +152,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         in_float64 = async_loading_frames and isinstance(source, ImageFiles)
         device = torch.device("cpu") if offload_video_to_cpu or in_float64 else self.device
         if isinstance(source, LiveVideo):
+            if remembered.snapshots is not None:
+                raise ValueError(f"{source.name} is live: there is no going back, so no snapshots.")
             images: FrameBuffer = LiveBuffer(source, self.image_size, frames_per_chunk, device)
         else:
             dtype = torch.float64 if in_float64 else torch.float32
@@ -239,23 +241,32 @@ class LongVideoPredictor(SAM2VideoPredictor):
         # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
         # here so that only the frames of the pass itself are read ahead.
         self.propagate_in_video_preflight(inference_state)
-        steps = super().propagate_in_video(
-            inference_state, start_frame_idx, max_frame_num_to_track, reverse
-        )
-        memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
+        tracked = self._tracked(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
         snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
-        running = None
         if snapshots is not None:
             start = start_frame_idx
             if start is None:
                 start = _upstream.default_start(inference_state)
-            running = snapshots.begin(start, reverse=reverse)
+            save = partial(self.save_state, inference_state)
+            tracked = snapshots.taken(tracked, start, save, reverse=reverse)
+        yield from tracked
+
+    def _tracked(
+        self,
+        inference_state: State,
+        start_frame_idx: int | None,
+        max_frame_num_to_track: int | None,
+        reverse: bool,
+    ) -> Generator[Step, None, None]:
+        """Upstream's pass, its frames read ahead and what it leaves behind forgotten."""
+        steps = super().propagate_in_video(
+            inference_state, start_frame_idx, max_frame_num_to_track, reverse
+        )
+        memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
         starts_pass = True
         left = max_frame_num_to_track
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
             try:
-                if snapshots is not None and running is not None:
-                    snapshots.add(running, partial(self.save_state, inference_state))
                 for frame_idx, obj_ids, mask_logits in served:
                     memory.forget(
                         inference_state, frame_idx, starts_pass=starts_pass, reverse=reverse
@@ -263,15 +274,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
                     starts_pass = False
                     left = None if left is None else left - 1
                     memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
-                    if snapshots is not None and running is not None:
-                        running.last = frame_idx
-                        if snapshots.is_due(running):
-                            snapshots.add(running, partial(self.save_state, inference_state))
                     yield frame_idx, obj_ids, mask_logits
             except EndOfStreamError:
                 return
             except EndOfVideoError as end:
-                warnings.warn(f"{end} The pass ends there.", stacklevel=2)
+                warnings.warn(f"{end} The pass ends there.", stacklevel=3)
 
     def _propagate_live(
         self,

@@ -8,9 +8,13 @@ more gives the outputs that were forgotten, bit for bit.
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+Step = tuple[int, list[Any], Any]
 
 
 @dataclass
@@ -76,6 +80,27 @@ class Snapshots:
         """Disk that is taken now."""
         return sum(p.stat().st_size for one in self.passes for p in one.snapshots.values())
 
+    def taken(
+        self,
+        steps: Generator[Step, None, None],
+        start: int,
+        save: Callable[[Path], object],
+        *,
+        reverse: bool,
+    ) -> Generator[Step, None, None]:
+        """The steps of a pass, with snapshots taken on its way by `save`."""
+        running = self.begin(start, reverse=reverse)
+        try:
+            with closing(steps):
+                self.add(running, save)
+                for step in steps:
+                    running.last = step[0]
+                    if self.is_due(running):
+                        self.add(running, save)
+                    yield step
+        finally:
+            self._forget_replaced(running)
+
     def begin(self, start: int, *, reverse: bool) -> Pass:
         """Note that a pass begins."""
         number = self.passes[-1].number + 1 if self.passes else 0
@@ -90,7 +115,7 @@ class Snapshots:
             or abs(running.last - next(reversed(running.snapshots))) >= self.every
         )
 
-    def add(self, running: Pass, save: Any) -> None:
+    def add(self, running: Pass, save: Callable[[Path], object]) -> None:
         """Take a snapshot: `save` writes it to the path that it is given."""
         path = self.folder / f"pass_{running.number:05d}_frame_{running.last + 1:08d}.pt"
         save(path)

@@ -214,7 +214,7 @@ def test_a_stream_that_is_killed_and_comes_back(ours: LongVideoPredictor) -> Non
         if live.num_reconnects:
             break
     assert live.num_reconnects == 1
-    for _ in ours.propagate_in_video(state, max_frame_num_to_track=9):
+    for _ in ours.propagate_in_video(state, tracked, max_frame_num_to_track=9):
         tracked += 1
     assert live.num_arrived == tracked
     server.kill()

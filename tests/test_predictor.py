@@ -18,6 +18,7 @@ TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
 def test_public_names() -> None:
     assert longsam.__all__ == [
+        "LiveVideo",
         "LongVideoPredictor",
         "LongVideoPredictorVOS",
         "build_long_video_predictor",

@@ -1,5 +1,6 @@
 """Going back far behind the window: corrections there are exactly upstream's."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from longsam import LongVideoPredictor
+from longsam.predictor import _match_memory_dtype
 
 CORRECTION = {"points": [[40, 40]], "labels": [0]}
 
@@ -67,6 +69,9 @@ def test_passes_prompts_and_objects_in_between(
     upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
 ) -> None:
     """Later prompts stay, later passes count, and prompts that wait have no part in the replay."""
+    # Upstream refuses objects that are prompted later on a CPU; mended as ours is.
+    upstream = copy.deepcopy(upstream)
+    upstream.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
     results = []
     for predictor, options in ((upstream, {}), (ours, {"snapshot_every": 20})):
         state = start(predictor, mp4, **options)
