@@ -221,9 +221,9 @@ def test_images_of_different_sizes(tmp_path: Path, ours: LongVideoPredictor) -> 
         (torch.zeros(4, 3, 8, 8), r"Tensor of frames has dtype float32"),
         (np.zeros((0, 8, 8, 3), np.uint8), r"ndarray of frames is empty"),
         ([], r"list of frames is empty"),
-        (42, r"type int cannot be read. Give the path"),
+        (4.2, r"type float cannot be read. Give the path"),
         (b"video.mp4", r"type bytes cannot be read"),
-        (iter([]), r"cannot be read"),
+        ({"frames": []}, r"type dict cannot be read"),
     ],
 )
 def test_wrong_arrays(video: Any, message: str, ours: LongVideoPredictor) -> None:

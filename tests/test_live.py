@@ -168,6 +168,8 @@ def test_bad_sources(ours: LongVideoPredictor) -> None:
         LiveVideo("tcp://127.0.0.1:1", reconnect_seconds=-1)
     with pytest.raises(RuntimeError, match="cannot be opened"):
         ours.init_state("tcp://127.0.0.1:1")
+    with pytest.raises(RuntimeError, match=r"Camera 42 cannot be opened"):
+        ours.init_state(42)
     with pytest.raises(ValueError, match="type float cannot be read"):
         LiveVideo(0.5)
     live = LiveVideo(iter([FRAMES[0], FRAMES[0][:60]]))

@@ -88,7 +88,7 @@ def test_the_files_are_what_others_read(tmp_path: Path) -> None:
     for i, frame in enumerate(frames):
         background = ~(logits(i)[:, 0] > 0).numpy().any(axis=0)
         # Ids and outlines may be drawn there, but not on most of it.
-        assert abs(np.median(frame[background]) - image(i).mean()) < 6
+        assert abs(np.median(frame[background]) - image(i).mean()) < 12
 
 
 def test_a_pass_over_a_video(ours, checkpoint, mp4: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
