@@ -20,7 +20,7 @@ FRAMES = range(0, 300, 43)
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     predictor = load_predictor()
     for difficulty, seed in STRIPS:
         video = SyntheticVideo(seed, FRAMES[-1] + 1, difficulty=difficulty)
