@@ -75,7 +75,8 @@ class Overlay(MaskFormat):
     def _open(self, height: int, width: int) -> None:
         going_on = self._num_written > 0
         target = _WithoutHeader(self._file) if going_on else self._file
-        flags = "frag_every_frame+empty_moov+default_base_moof"
+        # The trailer lists all fragments, and the list would grow in memory.
+        flags = "frag_every_frame+empty_moov+default_base_moof+skip_trailer"
         options = {
             "movflags": flags + ("+frag_discont" if going_on else ""),
             "avoid_negative_ts": "disabled",  # its remedy would move what goes on back to time 0
