@@ -129,15 +129,6 @@ def forget_prompt(state: State, obj_idx: int, frame_idx: int) -> None:
         tracked_outputs(state, obj_idx)[frame_idx] = output
 
 
-def has_memories_of_others(state: State) -> bool:
-    """Whether an object is known from another video."""
-    return any(
-        frame_idx < 0
-        for obj_idx, _ in objects(state)
-        for frame_idx in conditioning_outputs(state, obj_idx)
-    )
-
-
 def add_memories(state: State, obj_idx: int, outputs: list[Output]) -> None:
     """Give an object conditioning memories at negative frame indices, which no frame of the video
     has: -1, -2, ... behind those that are there.

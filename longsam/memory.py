@@ -276,12 +276,12 @@ def last_tracked(state: State) -> int:
     return last
 
 
-def where_stopped(state: State) -> tuple[int | None, int | None, bool, int]:
+def where_stopped(state: State) -> tuple[int | None, int | None, bool]:
     """How to go on where the last pass stopped.
 
     Returns:
-        The frame to start at (None: the pass was over), `max_frame_num_to_track`, whether in
-        reverse, and how many frames are tracked once more first.
+        The frame to start at (None: the pass was over), `max_frame_num_to_track`, and whether in
+        reverse.
 
     Raises:
         RuntimeError: There was no pass.
@@ -293,10 +293,8 @@ def where_stopped(state: State) -> tuple[int | None, int | None, bool, int]:
         )
     start, reverse, left = stopped
     if not 0 <= start < len(_upstream.images(state)) or (left is not None and left < 0):
-        return None, None, reverse, 0
-    if reverse and start == 0:
-        return 1, 1, reverse, 1  # upstream tracks nothing in reverse from frame 0
-    return start, left, reverse, 0
+        return None, None, reverse
+    return start, left, reverse
 
 
 def is_forgotten(state: State, obj_id: Any, frame_idx: int) -> bool:
@@ -354,10 +352,9 @@ def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
         )
 
 
-def warn_of_forgotten_past(state: State, start_frame_idx: int | None, *, reverse: bool) -> None:
+def warn_of_forgotten_past(state: State, start: int, *, reverse: bool) -> None:
     """Warn that a pass starts where the frames it should go on from have been forgotten."""
     memory: Memory = state[KEY]
-    start = _upstream.default_start(state) if start_frame_idx is None else start_frame_idx
     lost = {
         obj_id: _forgotten_past(state, obj_id, start, reverse=reverse)
         for _, obj_id in _upstream.objects(state)

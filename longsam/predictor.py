@@ -235,18 +235,15 @@ class LongVideoPredictor(SAM2VideoPredictor):
         max_frame_num_to_track: int | None,
         reverse: bool,
     ) -> Generator[Step, None, None]:
-        if start_frame_idx is None and _upstream.has_memories_of_others(inference_state):
-            self.propagate_in_video_preflight(inference_state)
-            start_frame_idx = _upstream.default_start(inference_state)
         # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
         # here so that only the frames of the pass itself are read ahead.
         self.propagate_in_video_preflight(inference_state)
-        tracked = self._tracked(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
+        start = start_frame_idx
+        if start is None:
+            start = _upstream.default_start(inference_state)
+        tracked = self._tracked(inference_state, start, max_frame_num_to_track, reverse)
         snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
         if snapshots is not None:
-            start = start_frame_idx
-            if start is None:
-                start = _upstream.default_start(inference_state)
             save = partial(self.save_state, inference_state)
             tracked = snapshots.taken(tracked, start, save, reverse=reverse)
         yield from tracked
@@ -254,7 +251,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def _tracked(
         self,
         inference_state: State,
-        start_frame_idx: int | None,
+        start_frame_idx: int,
         max_frame_num_to_track: int | None,
         reverse: bool,
     ) -> Generator[Step, None, None]:
@@ -345,22 +342,20 @@ class LongVideoPredictor(SAM2VideoPredictor):
             RuntimeError: There was no pass.
         """
         stop = memory.where_stopped(inference_state)
-        steps = self._resumed(inference_state, *stop)
+        steps = self._go_on(inference_state, *stop)
         return self._saved(steps, inference_state, save_every, save_path, before_save)
 
-    def _resumed(
-        self,
-        inference_state: State,
-        start: int | None,
-        left: int | None,
-        reverse: bool,
-        num_repeated: int,
+    def _go_on(
+        self, inference_state: State, start: int | None, left: int | None, reverse: bool
     ) -> Generator[Step, None, None]:
+        """The rest of a pass, of which frame `start` comes next; None: it was over."""
         if start is None:
             return
-        steps = self._propagate(inference_state, start, left, reverse)
-        for _ in range(num_repeated):
-            next(steps)
+        if start > 0 or not reverse:
+            yield from self._propagate(inference_state, start, left, reverse)
+            return
+        steps = self._propagate(inference_state, 1, 1, reverse)
+        next(steps)  # upstream tracks nothing in reverse from frame 0: frame 1 once more
         yield from steps
 
     def save_state(self, inference_state: State, path: str | os.PathLike[str]) -> None:
@@ -418,12 +413,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             )
         tracked, nearest = snapshots.find(frame_idx)
         old = saving.restored(self, inference_state, tracked.snapshots[nearest])
-        start, count = nearest + tracked.step, abs(frame_idx - nearest)
-        repeats_first = tracked.reverse and start == 0  # upstream tracks nothing from there
+        start, left = nearest + tracked.step, abs(frame_idx - nearest) - 1
         with _upstream.no_progress_bar():
-            for _ in self._propagate(
-                old, 1 if repeats_first else start, count - 1 + repeats_first, tracked.reverse
-            ):
+            for _ in self._go_on(old, start, left, tracked.reverse):
                 pass
         memory.go_back(inference_state, old, frame_idx, reverse=tracked.reverse)
 

@@ -52,15 +52,14 @@ class LiveBuffer(FrameBuffer):
 
     def __getitem__(self, frame_idx: int) -> torch.Tensor:
         held = self.held
-        slot = frame_idx % len(self._slots)
         if frame_idx == held.stop:
-            self._slots[slot] = self.source.next_frame()
+            self.advance()
         elif frame_idx not in held:
             raise EndOfVideoError(
                 f"Frame {frame_idx} of {self.source.name} is not held; {held.start} to "
                 f"{held.stop - 1} are."
             )
-        return self._normalize(self._slots[slot])
+        return self._normalize(self._slots[frame_idx % len(self._slots)])
 
     def serve(
         self, steps: Generator[Step, None, None], *, reverse: bool

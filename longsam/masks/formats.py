@@ -7,6 +7,7 @@ the same frame, and each can be cut back to its first n records.
 import json
 import os
 from abc import ABC, abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -193,6 +194,7 @@ def _save(image: Image.Image, path: Path, objects: list[tuple[int, ObjectId]]) -
     os.replace(partial, path)
 
 
+@cache
 def davis_palette() -> npt.NDArray[np.uint8]:
     """256 RGB colours, as DAVIS and PASCAL VOC have them: bits of the number spread over RGB."""
     numbers = np.arange(256)
@@ -201,4 +203,5 @@ def davis_palette() -> npt.NDArray[np.uint8]:
         for channel in range(3):
             palette[:, channel] |= ((numbers >> channel & 1) << (7 - bit)).astype(np.uint8)
         numbers >>= 3
+    palette.flags.writeable = False  # one for all who ask
     return palette

@@ -11,7 +11,7 @@ import torch
 
 from longsam import memory
 from longsam._upstream import State
-from longsam.frames import FrameSource, LiveVideo, open_source
+from longsam.frames import LiveVideo, open_source
 from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
 from longsam.masks.overlay import Overlay, num_whole_frames
 from longsam.masks.record import ImageArray, ObjectId, Record, check_obj_ids, parse_lines
@@ -222,7 +222,7 @@ class MaskWriter:
 
     def _open(self, name: str, num_records: int) -> MaskFormat:
         if name == "overlay":
-            video = None if self._video is None else _open_video(self._video)
+            video = None if self._video is None else open_source(self._video, None)
             return Overlay(self.folder, num_records, video)
         kinds: dict[str, type[Rle | Png | ObjectPng]]
         kinds = {"rle": Rle, "png": Png, "object_png": ObjectPng}
@@ -291,11 +291,6 @@ class _Job:
     def record(self) -> Record:
         frame_idx, ids, logits, image = self._parts
         return Record(frame_idx, ids, logits.get(), image)
-
-
-def _open_video(video: Any) -> FrameSource:
-    """A video to be read in its own size."""
-    return video if isinstance(video, FrameSource) else open_source(video, None)
 
 
 def _read_index(path: Path) -> tuple[dict[str, Any], list[int]]:

@@ -456,7 +456,7 @@ class _Motion:
         # Outside: one coordinate is moved beyond an edge, far enough to be gone for a while.
         outside = draws[..., 2] < self._leaves
         side = (draws[..., 3] * 4).astype(np.int64)
-        beyond = self._margin[:, ::1] + 0.15
+        beyond = self._margin + 0.15
         for edge in range(4):
             axis = edge % 2
             gone = outside & (side == edge)
