@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from longsam.masks.formats import ObjectPng, Png, Rle, name, png_ids
-from longsam.masks.record import MaskArray, ObjectId, parse_lines
-from longsam.masks.writer import INDEX
+from longsam.masks.record import MaskArray, ObjectId
+from longsam.masks.writer import INDEX, read_index
 
 READABLE = ("rle", "object_png", "png")
 
@@ -46,11 +46,9 @@ class MaskFolder:
 
     def __init__(self, folder: str | os.PathLike[str], format: str | None = None):
         self.folder = Path(folder)
-        index = self.folder / INDEX
-        lines = parse_lines(index.read_bytes()) if index.exists() else []
-        if not lines:
+        header, records = read_index(self.folder)
+        if not header:
             raise FileNotFoundError(f"{self.folder} holds no masks: there is no {INDEX} in it.")
-        header, records = lines[0], lines[1:]
         there = [known for known in READABLE if known in header["formats"]]
         if format is not None and format not in there:
             raise ValueError(

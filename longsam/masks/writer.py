@@ -74,7 +74,8 @@ class MaskWriter:
         if not names:
             raise ValueError(f"format is empty; give one or more of {', '.join(FORMATS)}.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        header, self._frames = _read_index(self.folder / INDEX)
+        header, records = read_index(self.folder)
+        self._frames: list[int] = [record["frame"] for record in records]
         if self._frames and resume is False:
             raise FileExistsError(
                 f"{self.folder} holds the masks of {len(self._frames)} frames. Go on behind them "
@@ -293,16 +294,19 @@ class _Job:
         return Record(frame_idx, ids, logits.get(), image)
 
 
-def _read_index(path: Path) -> tuple[dict[str, Any], list[int]]:
-    """The header, and the frames that are whole, in the order in which they were written."""
-    if not path.exists():
-        return {}, []
-    lines = parse_lines(path.read_bytes())
+def read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The header, and a record of each frame that is whole, in the order of writing.
+
+    Raises:
+        ValueError: The index is of another version, or no index.
+    """
+    path = folder / INDEX
+    lines = parse_lines(path.read_bytes()) if path.exists() else []
     if not lines:
         return {}, []
-    header = lines[0]
+    header, *records = lines
     if header.get("longsam_masks") != _VERSION:
         raise ValueError(
             f"{path} is not an index of masks of version {_VERSION}, as this longsam writes them."
         )
-    return header, [line["frame"] for line in lines[1:]]
+    return header, records
