@@ -16,6 +16,7 @@ import torch
 from longsam import _upstream, memory
 from longsam._upstream import State
 from longsam.frames import LiveVideo
+from longsam.object_ids import check_plain
 
 Step = TypeVar("Step")
 
@@ -46,7 +47,7 @@ def _content(predictor: Any, state: State) -> dict[str, Any]:
     if isinstance(source, LiveVideo):
         raise ValueError(f"{source.name} is a live source, which cannot be taken up again later.")
     for _, obj_id in _upstream.objects(state):
-        check_obj_id(obj_id)
+        check_plain(obj_id, "that are saved")
     content = {
         "longsam_state": FORMAT,
         "model": fingerprint(predictor),
@@ -139,7 +140,7 @@ def save_bank(
     for obj_id in known if obj_ids is None else obj_ids:
         if obj_id not in known:
             raise ValueError(f"There is no object {obj_id!r}; there are {list(known)}.")
-        check_obj_id(obj_id)
+        check_plain(obj_id, "that are saved")
         outputs = _upstream.conditioning_outputs(state, known[obj_id]).values()
         # The mask is for the frame that it was on; it is no memory.
         objects.append((obj_id, [{**output, "pred_masks": None} for output in outputs]))
@@ -164,15 +165,6 @@ def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> Non
         for output in outputs:
             _upstream.place_output(output, constants, state["device"], state["storage_device"])
         _upstream.add_memories(state, obj_idx, outputs)
-
-
-def check_obj_id(obj_id: Any) -> None:
-    """Refuse an object id that cannot be read back without running code."""
-    if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
-        raise ValueError(
-            f"The object id {obj_id!r} is of type {type(obj_id).__name__}; ids of objects that "
-            "are saved must be integers or strings."
-        )
 
 
 def _check_model(predictor: Any, content: dict[str, Any], path: str | os.PathLike[str]) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from longsam import LongVideoPredictor
-
-ObjectId = int | str
+from longsam.object_ids import ObjectId
 
 
 @dataclass(frozen=True)

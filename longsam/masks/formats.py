@@ -18,7 +18,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pycocotools import mask as coco
 
-from longsam.masks.record import ObjectId, Record
+from longsam.masks.record import Record
+from longsam.object_ids import ObjectId
 
 METADATA_KEY = "longsam"
 """PNGs carry a text chunk of this name: JSON with the object ids."""

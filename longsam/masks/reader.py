@@ -12,8 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from longsam.masks.formats import ObjectPng, Png, Rle, name, png_ids
-from longsam.masks.record import MaskArray, ObjectId
+from longsam.masks.record import MaskArray
 from longsam.masks.writer import INDEX, read_index
+from longsam.object_ids import ObjectId
 
 READABLE = ("rle", "object_png", "png")
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from longsam.object_ids import ObjectId, check_plain
+
 MaskArray = npt.NDArray[np.bool_]
 ImageArray = npt.NDArray[np.uint8]
-ObjectId = int | str
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,7 @@ def check_obj_ids(obj_ids: list[Any]) -> list[ObjectId]:
     """
     plain = [obj_id.item() if isinstance(obj_id, np.generic) else obj_id for obj_id in obj_ids]
     for obj_id in plain:
-        if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
-            raise ValueError(
-                f"The object id {obj_id!r} is of type {type(obj_id).__name__}; ids of objects "
-                "whose masks are written must be integers or strings."
-            )
+        check_plain(obj_id, "whose masks are written")
     if len({str(obj_id) for obj_id in plain}) < len(plain):
         raise ValueError(f"Two of the object ids {plain} have the same text.")
     return plain
