@@ -122,7 +122,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             snapshot_every: Keep a snapshot of the session on disk at the start of each pass and
                 after every so many frames, so that `rewind` can go back. Each is as large as a save
                 (23 MiB an object at 1024 x 1024).
-            snapshot_dir: The folder for them; None is a temporary one that goes with the session.
+            snapshot_dir: The folder for them, of this session alone: snapshots that others have
+                left there are removed when a pass starts. A session that is saved and loaded again
+                finds its own there. None is a temporary folder that goes with the session.
             max_snapshot_bytes: How much disk they may take; beyond it every second one is dropped,
                 and then those of the oldest passes. None is no bound.
 
@@ -174,6 +176,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             "frames_per_chunk": frames_per_chunk,
             "reader": reader,
             "max_prompt_frames": max_prompt_frames,
+            "snapshot_every": snapshot_every,
+            "snapshot_dir": None if snapshot_dir is None else os.path.abspath(snapshot_dir),
+            "max_snapshot_bytes": max_snapshot_bytes,
         }
         for bank in (
             [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else (memory_bank or [])
@@ -317,6 +322,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             return steps
         if save_path is None:
             raise ValueError("save_every needs save_path, the file to save to.")
+        saving.check_can_be_saved(inference_state)
         return saving.saved(
             steps, save_every, before_save, lambda: self.save_state(inference_state, save_path)
         )

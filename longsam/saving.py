@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 import time
 import zipfile
 from collections.abc import Callable, Generator, Iterable
@@ -42,18 +41,29 @@ def restored(predictor: Any, state: State, path: Path) -> State:
     return old
 
 
-def _content(predictor: Any, state: State) -> dict[str, Any]:
+def check_can_be_saved(state: State) -> None:
+    """Refuse a state that cannot be saved.
+
+    Raises:
+        ValueError: The source is live, or an object's id is neither an integer nor a string.
+    """
     source = _upstream.images(state).source
     if isinstance(source, LiveVideo):
         raise ValueError(f"{source.name} is a live source, which cannot be taken up again later.")
     for _, obj_id in _upstream.objects(state):
         check_plain(obj_id, "that are saved")
+
+
+def _content(predictor: Any, state: State) -> dict[str, Any]:
+    check_can_be_saved(state)
+    snapshots = state[memory.KEY].snapshots
     content = {
         "longsam_state": FORMAT,
         "model": fingerprint(predictor),
         "video": _describe(state),
         "settings": memory.settings(state),
         "memory": memory.to_plain(state),
+        "snapshots": None if snapshots is None else snapshots.to_plain(),
         "upstream": _upstream.to_plain(state),
     }
     if predictor.device.type == "cuda":
@@ -127,6 +137,8 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
                 f"{_video(described)} is another video. Give the same one as video_path."
             )
     memory.from_plain(state, content["memory"])
+    if content.get("snapshots") is not None:
+        state[memory.KEY].snapshots.from_plain(content["snapshots"])
     _upstream.from_plain(state, content["upstream"])
     return state
 
@@ -222,15 +234,20 @@ def fingerprint(predictor: Any) -> dict[str, str]:
 def _read(path: Path, key: str, what: str) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"There is no saved {what} at {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content[key]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError,
-            TypeError, ValueError, AttributeError, IndexError) as error:  # fmt: skip
-        raise ValueError(
-            f"{path} is not a {what} that longsam has saved, or it is damaged "
-            f"({type(error).__name__})."
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as parts:
+                broken = parts.testzip()  # checks each part's CRC-32, which torch.load does not
+            if broken is not None:
+                raise zipfile.BadZipFile(f"{broken} is damaged")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            version = content[key]
+        except Exception as error:  # damage is noticed in many ways
+            raise ValueError(
+                f"{path} is not a {what} that longsam has saved, or it is damaged "
+                f"({type(error).__name__})."
+            ) from error
     if version != FORMAT:
         raise ValueError(
             f"{path} has version {version} of the format; this longsam reads version {FORMAT}."

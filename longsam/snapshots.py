@@ -52,7 +52,8 @@ class Snapshots:
     """The snapshots of one session.
 
     Args:
-        folder: Where they are kept; None is a temporary folder that goes with the session.
+        folder: Where they are kept, by no other session meanwhile; None is a temporary folder that
+            goes with the session.
         every: Frames between two of a pass.
         max_bytes: How much disk they may take; None is no bound. Where it is reached, snapshots are
             left out so that those that stay lie far apart, and then the oldest passes.
@@ -74,6 +75,7 @@ class Snapshots:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.passes: list[Pass] = []
+        self._is_tidy = False  # whether the folder holds nothing but these
 
     @property
     def num_bytes(self) -> int:
@@ -103,6 +105,7 @@ class Snapshots:
 
     def begin(self, start: int, *, reverse: bool) -> Pass:
         """Note that a pass begins."""
+        self._tidy()
         number = self.passes[-1].number + 1 if self.passes else 0
         new = Pass(number, start, start + (1 if reverse else -1), reverse)
         self.passes.append(new)
@@ -139,6 +142,37 @@ class Snapshots:
                     )
                 return one, nearest
         raise ValueError(f"Frame {frame_idx} was not tracked by a pass with snapshots.")
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Which snapshots there are, to be saved with the session."""
+        return [
+            {
+                "number": one.number,
+                "start": one.start,
+                "last": one.last,
+                "reverse": one.reverse,
+                "snapshots": {frame_idx: path.name for frame_idx, path in one.snapshots.items()},
+            }
+            for one in self.passes
+        ]
+
+    def from_plain(self, saved: list[dict[str, Any]]) -> None:
+        """Take up those of a saved session that are still in the folder."""
+        for one in saved:
+            paths = {frame_idx: self.folder / name for frame_idx, name in one["snapshots"].items()}
+            there = {frame_idx: path for frame_idx, path in paths.items() if path.exists()}
+            if there:
+                self.passes.append(Pass(**{**one, "snapshots": there}))
+
+    def _tidy(self) -> None:
+        """Remove what an interrupted session has left in the folder, once."""
+        if self._is_tidy:
+            return
+        known = {path for one in self.passes for path in one.snapshots.values()}
+        for path in self.folder.glob("pass_*_frame_*.pt*"):
+            if path not in known:
+                path.unlink(missing_ok=True)
+        self._is_tidy = True
 
     def _forget_replaced(self, running: Pass) -> None:
         """Remove what lies on frames that the running pass has tracked anew.

@@ -144,6 +144,39 @@ def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) 
     ours.rewind(state, 50)
 
 
+@pytest.mark.parametrize("frame_idx", [20, 52, 80])
+def test_snapshots_outlive_a_crash(
+    upstream: SAM2VideoPredictor,
+    ours: LongVideoPredictor,
+    mp4: Path,
+    frame_idx: int,
+    tmp_path: Path,
+) -> None:
+    theirs = start(upstream, mp4)
+    track(upstream, theirs)
+    folder = tmp_path / "snapshots"
+    state = start(ours, mp4, snapshot_every=15, snapshot_dir=folder)
+    steps = ours.propagate_in_video(state, save_every=25, save_path=tmp_path / "state.pt")
+    for done, _, _ in steps:
+        if done == 65:  # as if killed: the save is of frame 49, and later snapshots are there
+            break
+    del state, steps
+    (folder / "pass_00000_frame_00000099.pt.partial").touch()
+    mine = ours.load_state(tmp_path / "state.pt")
+    rest = list(ours.resume_propagation(mine))
+    assert rest[0][0] == 50
+    indexed = {p for one in mine["longsam"].snapshots.passes for p in one.snapshots.values()}
+    assert set(folder.iterdir()) == indexed
+    ours.rewind(mine, frame_idx)
+    assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
+    returned = [
+        predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
+        for predictor, state in ((ours, mine), (upstream, theirs))
+    ]
+    assert torch.equal(returned[0][2], returned[1][2])
+    assert_equal(track(ours, mine, frame_idx), track(upstream, theirs, frame_idx))
+
+
 def test_a_temporary_folder_goes_with_the_session(ours: LongVideoPredictor, mp4: Path) -> None:
     state = start(ours, mp4, snapshot_every=30)
     folder = state["longsam"].snapshots.folder
