@@ -106,6 +106,35 @@ def default_start(state: State) -> int:
     )
 
 
+def last_frame_of_pass(
+    state: State, start: int, max_frame_num_to_track: int | None, *, reverse: bool
+) -> int:
+    """Where a pass ends (line 567)."""
+    last = len(images(state)) - 1
+    count = last if max_frame_num_to_track is None else max_frame_num_to_track
+    return max(start - count, 0) if reverse else min(start + count, last)
+
+
+def index_of_outputs(state: State, output_dict: dict[str, dict[int, Output]]) -> int:
+    """Which object has these outputs; the very dict, not an equal one."""
+    per_obj: dict[int, dict[str, dict[int, Output]]] = state["output_dict_per_obj"]
+    return next(obj_idx for obj_idx, outputs in per_obj.items() if outputs is output_dict)
+
+
+def split_features(features: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What `forward_image` gives for a batch of frames, by frame, as views.
+
+    Positional encodings are the same for all frames and are kept once.
+    """
+    encodings = [encoding[:1].clone() for encoding in features["vision_pos_enc"]]
+    for i in range(len(features["backbone_fpn"][0])):
+        yield {
+            "vision_features": features["vision_features"][i : i + 1],
+            "vision_pos_enc": encodings,
+            "backbone_fpn": [level[i : i + 1] for level in features["backbone_fpn"]],
+        }
+
+
 def prompt_frames(state: State, obj_idx: int) -> set[int]:
     """The frames on which the user has prompted an object, and its other conditioning frames."""
     return {

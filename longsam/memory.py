@@ -7,6 +7,7 @@ from typing import Any
 
 from longsam import _upstream
 from longsam._upstream import State
+from longsam.batches import Batches
 from longsam.snapshots import Snapshots
 
 KEY = "longsam"
@@ -68,6 +69,9 @@ class Memory:
         settings: The options of `init_state`, to open the video again in the same way.
         snapshots: What the session can go back to; None if it cannot.
         max_prompt_frames: How many frames with prompts are kept for each object; None is all.
+        batches: Where objects are tracked together; None where each is tracked by itself.
+        frames_per_encode: How many frames the image encoder is given at once during a pass.
+        last_frame_of_pass: The last frame that the running pass comes to.
     """
 
     window: int
@@ -80,6 +84,9 @@ class Memory:
     settings: dict[str, Any] = field(default_factory=dict)
     max_prompt_frames: int | None = None
     snapshots: Snapshots | None = None
+    batches: Batches | None = None
+    frames_per_encode: int = 1
+    last_frame_of_pass: int = 0
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
@@ -132,6 +139,37 @@ def checked_max_prompt_frames(given: Any) -> int | None:
     )
 
 
+def checked_batches(model: Any, given: Any) -> Batches | None:
+    """What the user gives as `batch_objects`.
+
+    Raises:
+        ValueError: It is neither a bool nor a whole number above 0, or the model cannot do it.
+    """
+    if given is False:
+        return None
+    if not isinstance(given, int) or given < 1:
+        raise ValueError(
+            f"batch_objects is {given!r}; it must be True, False, or how many objects a batch may "
+            "have at most."
+        )
+    if model.non_overlap_masks_for_mem_enc:
+        raise ValueError(
+            "batch_objects cannot be used with non_overlap_masks_for_mem_enc, which would let the "
+            "objects of a batch change each other's masks. Leave one of them out."
+        )
+    return Batches(None if given is True else given)
+
+
+def frames_to_encode(state: State, frame_idx: int) -> range:
+    """The frames of the running pass that are encoded together, from one on."""
+    memory: Memory = state[KEY]
+    step = _upstream.images(state).direction
+    if step == 0:
+        return range(frame_idx, frame_idx + 1)
+    count = min(memory.frames_per_encode, (memory.last_frame_of_pass - frame_idx) * step + 1)
+    return range(frame_idx, frame_idx + max(count, 1) * step, step)
+
+
 def settings(state: State) -> dict[str, Any]:
     """The options with which the state was made."""
     remembered: dict[str, Any] = state[KEY].settings
@@ -158,6 +196,8 @@ def like(state: State) -> Memory:
         memory.reach,
         settings=memory.settings,
         max_prompt_frames=memory.max_prompt_frames,
+        batches=memory.batches and Batches(memory.batches.most),
+        frames_per_encode=memory.frames_per_encode,
     )
 
 
@@ -234,6 +274,18 @@ def live_start(state: State) -> int:
         return start
     last_tracked: int = next(reversed(recent))
     return last_tracked + 1
+
+
+def start_pass(
+    state: State, start: int, max_frame_num_to_track: int | None, *, reverse: bool
+) -> None:
+    """Note that a pass begins."""
+    memory: Memory = state[KEY]
+    memory.last_frame_of_pass = _upstream.last_frame_of_pass(
+        state, start, max_frame_num_to_track, reverse=reverse
+    )
+    if memory.batches is not None:
+        memory.batches.start_pass()
 
 
 def note_stop(state: State, frame_idx: int, left: int | None, *, reverse: bool) -> None:

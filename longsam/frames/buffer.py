@@ -54,7 +54,7 @@ class FrameBuffer:
         self._slot_of: dict[int, int] = {}
         self._condition = threading.Condition()  # guards _slot_of and the reader's outcome
         self._reader: _ReadAhead | None = None
-        self._step = 0  # 1 while a forward pass computes a frame, -1 in reverse, else 0
+        self._step = 0  # `direction`
         self._mean = torch.tensor(IMAGE_MEAN, dtype=torch.float32, device=device)[:, None, None]
         self._std = torch.tensor(IMAGE_STD, dtype=torch.float32, device=device)[:, None, None]
         # On a GPU, dividing by a Python number multiplies by its reciprocal, which rounds
@@ -63,6 +63,11 @@ class FrameBuffer:
 
     def __len__(self) -> int:
         return self.source.num_frames
+
+    @property
+    def direction(self) -> int:
+        """1 while a forward pass computes a frame, -1 in reverse, else 0."""
+        return self._step
 
     @property
     def num_bytes(self) -> int:

@@ -1,0 +1,165 @@
+"""Objects that remember the same frames, tracked as one batch.
+
+Upstream tracks object by object. With `batch_objects` the first object of a group that it asks
+for is tracked together with the rest of its group, and the rest is answered from that. Outputs
+of the objects are views of the batch's, so that the next frame finds the batch without copying.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from longsam import _upstream
+from longsam._upstream import Output, State
+
+Group = tuple[int, ...]
+"""Object indices."""
+
+Answer = tuple[Output, torch.Tensor]
+"""What upstream makes of one frame: the memory to keep, and mask logits."""
+
+
+class Batches:
+    """The batches of one session.
+
+    Args:
+        most: How many objects a batch has at most; None is no limit.
+    """
+
+    def __init__(self, most: int | None):
+        self.most = most
+        self._frame_idx: int | None = None
+        self._answers: dict[int, Answer] = {}  # of this frame, by object index
+        # Frames as batches, each with the objects' outputs that it stands for: those that the frame
+        # before this one was made from, and those of this one.
+        self._before: dict[tuple[Group, int], tuple[list[Output], Output]] = {}
+        self._now: dict[tuple[Group, int], tuple[list[Output], Output]] = {}
+
+    def start_pass(self) -> None:
+        """Forget what an earlier pass may have left unfinished."""
+        self._frame_idx = None
+        self._before.clear()
+        self._now.clear()
+
+    def track(
+        self,
+        state: State,
+        obj_idx: int,
+        frame_idx: int,
+        reach: int,
+        infer: Callable[[dict[str, Any], int], Answer],
+        *,
+        reverse: bool,
+    ) -> Answer:
+        """Upstream's result for one object, computed together with that of its group.
+
+        Args:
+            reach: How many frames back tracking reads.
+            infer: Upstream's computation, of the outputs so far and their batch size.
+        """
+        if frame_idx != self._frame_idx:
+            self._frame_idx = frame_idx
+            self._answers.clear()
+            self._before, self._now = self._now, {}
+        if obj_idx not in self._answers:
+            self._track_group(state, obj_idx, frame_idx, reach, infer, reverse=reverse)
+        return self._answers.pop(obj_idx)
+
+    def _track_group(
+        self,
+        state: State,
+        obj_idx: int,
+        frame_idx: int,
+        reach: int,
+        infer: Callable[[dict[str, Any], int], Answer],
+        *,
+        reverse: bool,
+    ) -> None:
+        own = _remembered(state, obj_idx, frame_idx, reach, reverse=reverse)
+        alike = [
+            other
+            for other, _ in _upstream.objects(state)
+            if other > obj_idx
+            and frame_idx not in _upstream.conditioning_outputs(state, other)
+            and _remembered(state, other, frame_idx, reach, reverse=reverse) == own
+        ]
+        group = (obj_idx, *alike)[: self.most]
+        conditioning, tracked = own
+        together = {
+            "cond_frame_outputs": {
+                f: self._join(
+                    group, f, [_upstream.conditioning_outputs(state, i)[f] for i in group]
+                )
+                for f in conditioning
+            },
+            "non_cond_frame_outputs": {
+                f: self._join(group, f, [_upstream.tracked_outputs(state, i)[f] for i in group])
+                for f in tracked
+            },
+        }
+        output, mask_logits = infer(together, len(group))
+        outputs = [_row(output, i) for i in range(len(group))]
+        for i, member in enumerate(group):
+            self._answers[member] = outputs[i], mask_logits[i : i + 1]
+        self._now[group, frame_idx] = outputs, output
+
+    def _join(self, group: Group, frame_idx: int, outputs: list[Output]) -> Output:
+        """The memories of several objects of one frame as one batch."""
+        known, batch = self._before.get((group, frame_idx), ([], {}))
+        if len(known) != len(outputs) or any(
+            a is not b for a, b in zip(known, outputs, strict=True)
+        ):
+            batch = dict(outputs[0])
+            for name in ("maskmem_features", "obj_ptr"):
+                batch[name] = _stack([output[name] for output in outputs])
+                for i, output in enumerate(outputs):
+                    output[name] = batch[name][i : i + 1]
+            if batch["maskmem_pos_enc"] is not None:  # the same for all
+                batch["maskmem_pos_enc"] = [
+                    encoding[:1].expand(len(outputs), -1, -1, -1)
+                    for encoding in batch["maskmem_pos_enc"]
+                ]
+        self._now[group, frame_idx] = outputs, batch
+        return batch
+
+
+def _remembered(
+    state: State, obj_idx: int, frame_idx: int, reach: int, *, reverse: bool
+) -> tuple[list[int], list[int]]:
+    """Which frames an object's mask on a frame is made from: conditioning ones, tracked ones."""
+    past = range(frame_idx + 1, frame_idx + reach + 1)
+    if not reverse:
+        past = range(frame_idx - reach, frame_idx)
+    tracked = _upstream.tracked_outputs(state, obj_idx)
+    return (
+        sorted(_upstream.conditioning_outputs(state, obj_idx)),
+        [f for f in past if f in tracked],
+    )
+
+
+def _row(output: Output, i: int) -> Output:
+    """One object's part of a batch, as views."""
+    rows = {name: value[i : i + 1] for name, value in output.items() if _is_tensor(value)}
+    if output["maskmem_pos_enc"] is not None:
+        rows["maskmem_pos_enc"] = [encoding[i : i + 1] for encoding in output["maskmem_pos_enc"]]
+    return {**output, **rows}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Tensors of one row each as one tensor; a view where they lie behind each other in memory."""
+    first = rows[0]
+    size = first.numel()
+    if all(
+        row.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and row.storage_offset() == first.storage_offset() + i * size
+        and row.stride()[1:] == first.stride()[1:]
+        for i, row in enumerate(rows)
+    ):
+        shape = (len(rows), *first.shape[1:])
+        return first.as_strided(shape, (size, *first.stride()[1:]))
+    return torch.cat(rows)

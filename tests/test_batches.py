@@ -1,0 +1,223 @@
+"""Objects in one batch, and several frames in one call of the image encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import models
+import pytest
+import torch
+import videos
+
+from longsam import LongVideoPredictor, batches
+
+Step = tuple[int, list[Any], torch.Tensor]
+PROMPTS = {
+    1: {"points": [[60, 50]], "labels": [1]},
+    "two": {"box": [30, 20, 110, 90]},
+    3: {"points": [[100, 80]], "labels": [1]},
+}
+FRAMES = 40
+
+
+@pytest.fixture
+def sizes(ours: LongVideoPredictor) -> Any:
+    """The batch size of every call of memory attention."""
+    seen: list[int] = []
+    hook = ours.memory_attention.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["memory"].shape[1]), with_kwargs=True
+    )
+    yield seen
+    hook.remove()
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each time that objects' tensors were put together, whether they were copied."""
+    seen: list[bool] = []
+    stack = batches._stack
+
+    def watched(rows: list[torch.Tensor]) -> torch.Tensor:
+        result = stack(rows)
+        seen.append(result.data_ptr() != rows[0].data_ptr())
+        return result
+
+    monkeypatch.setattr(batches, "_stack", watched)
+    return seen
+
+
+def prompted(predictor: LongVideoPredictor, video: Any, **options: Any) -> Any:
+    state = predictor.init_state(video, **options)
+    for obj_id, prompt in PROMPTS.items():
+        predictor.add_new_points_or_box(state, 0, obj_id, **prompt)
+    return state
+
+
+def assert_close(mine: list[Step], expected: list[Step]) -> None:
+    assert [step[:2] for step in mine] == [step[:2] for step in expected]
+    for (frame_idx, _, a), (_, _, b) in zip(mine, expected, strict=True):
+        assert (a - b).abs().max() < 1e-4, frame_idx
+        assert torch.equal(a > 0, b > 0), frame_idx
+    assert any((step[2] > 0).any() for step in expected)
+
+
+def many_calls(predictor: LongVideoPredictor, state: Any) -> list[Step]:
+    """Corrections, objects that come and go, other directions."""
+    steps: list[Step] = []
+
+    def track(until: int | None = None, **options: Any) -> None:
+        for step in predictor.propagate_in_video(state, **options):
+            steps.append((step[0], list(step[1]), step[2]))
+            if step[0] == until:
+                break
+
+    track(12)
+    steps.append(predictor.add_new_points_or_box(state, 10, "two", points=[[40, 40]], labels=[0]))
+    track(18, start_frame_idx=10)
+    predictor.add_new_points_or_box(state, 19, "late", box=[10, 10, 60, 60])
+    track(24, start_frame_idx=19)
+    predictor.remove_object(state, "two")
+    track(30, start_frame_idx=25)
+    predictor.clear_all_prompts_in_frame(state, 19, "late")
+    predictor.add_new_mask(state, 31, "late", torch.ones(96, 128, dtype=torch.bool))
+    track(start_frame_idx=31)
+    track(start_frame_idx=31, reverse=True, max_frame_num_to_track=20)
+    return steps
+
+
+def test_a_batch_gives_the_masks_of_the_loop(
+    ours: LongVideoPredictor, mp4: Path, sizes: list[int], copies: list[bool]
+) -> None:
+    loop = list(ours.propagate_in_video(prompted(ours, mp4), max_frame_num_to_track=FRAMES))
+    assert set(sizes) == {1}
+    sizes.clear()
+    state = prompted(ours, mp4, batch_objects=True)
+    batch = list(ours.propagate_in_video(state, max_frame_num_to_track=FRAMES))
+    assert_close(batch, loop)
+    assert sizes == [3] * FRAMES
+    # Only what was prompted object by object is copied into one: features and pointers of frame 0.
+    assert copies == [True, True]
+    copies.clear()
+    list(ours.propagate_in_video(state, start_frame_idx=FRAMES, max_frame_num_to_track=5))
+    assert copies
+    assert not any(copies)
+
+
+@pytest.mark.parametrize("batch_objects", [True, 2])
+def test_whatever_is_called(
+    ours: LongVideoPredictor, mp4: Path, sizes: list[int], batch_objects: Any
+) -> None:
+    loop = many_calls(ours, prompted(ours, mp4))
+    sizes.clear()
+    batch = many_calls(ours, prompted(ours, mp4, batch_objects=batch_objects))
+    assert_close(batch, loop)
+    assert max(sizes) == (3 if batch_objects is True else 2)
+
+
+def test_an_object_that_joins_later_has_a_group_of_its_own(
+    ours: LongVideoPredictor, mp4: Path, sizes: list[int]
+) -> None:
+    state = prompted(ours, mp4, batch_objects=True)
+    ours.add_new_points_or_box(state, 5, "late", box=[10, 10, 60, 60])
+    ours.add_new_points_or_box(state, 5, "too", box=[40, 10, 90, 60])
+    sizes.clear()
+    list(ours.propagate_in_video(state, start_frame_idx=5, max_frame_num_to_track=10))
+    # On frame 5 the first three alone; then two groups a frame.
+    assert sizes == [3] + [3, 2] * 10
+
+
+def test_memory_is_that_of_the_loop(ours: LongVideoPredictor, mp4: Path) -> None:
+    held = []
+    for batch_objects in (False, True):
+        state = prompted(ours, mp4, batch_objects=batch_objects)
+        totals = []
+        for frame_idx, _, _ in ours.propagate_in_video(state):
+            totals.append(ours.memory_usage(state)["total"]["cpu"])
+            if frame_idx == 60:
+                break
+        assert len(set(totals[40:])) == 1
+        held.append(totals[-1])
+    assert held[1] <= held[0]
+    ours.remove_object(state, "two")
+    list(ours.propagate_in_video(state, start_frame_idx=61))
+    kept = state["longsam"].batches
+    assert {group for group, _ in [*kept._before, *kept._now]} == {(0, 1)}, "a batch of three stays"
+
+
+def test_batches_are_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
+    state = prompted(ours, mp4, batch_objects=True)
+    expected = list(ours.propagate_in_video(state, max_frame_num_to_track=FRAMES))
+    state = prompted(ours, mp4, batch_objects=True)
+    steps = ours.propagate_in_video(state, max_frame_num_to_track=FRAMES)
+    mine = [next(steps) for _ in range(20)]
+    ours.save_state(state, tmp_path / "state.pt")
+    loaded = ours.load_state(tmp_path / "state.pt")
+    rest = list(ours.resume_propagation(loaded))
+    for a, b in zip([*mine, *rest], expected, strict=True):
+        assert a[0] == b[0]
+        assert torch.equal(a[2], b[2])
+
+
+def test_live(ours: LongVideoPredictor, sizes: list[int]) -> None:
+    frames = list(videos.frames(20))
+    loop = list(ours.propagate_in_video(prompted(ours, iter(frames))))
+    sizes.clear()
+    batch = list(ours.propagate_in_video(prompted(ours, iter(frames), batch_objects=True)))
+    assert_close(batch, loop)
+    assert set(sizes) == {3}
+
+
+def test_models_for_which_a_batch_would_mean_something_else(checkpoint: Path, mp4: Path) -> None:
+    predictor = models.build_ours(checkpoint, "++model.non_overlap_masks_for_mem_enc=true")
+    with pytest.raises(ValueError, match="non_overlap_masks_for_mem_enc"):
+        predictor.init_state(mp4, batch_objects=True)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, None, "all"])
+def test_bad_batches(ours: LongVideoPredictor, mp4: Path, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="batch_objects is"):
+        ours.init_state(mp4, batch_objects=wrong)
+
+
+@pytest.mark.parametrize("count", [2, 5, 64])
+def test_frames_encoded_together(ours: LongVideoPredictor, mp4: Path, count: int) -> None:
+    """Whatever is called, masks are those of one frame at a time, but for rounding."""
+    together = many_calls(ours, prompted(ours, mp4, frames_per_encode=count))
+    assert_close(together, many_calls(ours, prompted(ours, mp4)))
+
+
+def test_how_often_the_encoder_runs(ours: LongVideoPredictor, mp4: Path) -> None:
+    state = prompted(ours, mp4, frames_per_encode=4)
+    seen: list[int] = []
+    hook = ours.image_encoder.register_forward_pre_hook(
+        lambda module, args: seen.append(len(args[0]))
+    )
+    frames = [f for f, _, _ in ours.propagate_in_video(state, max_frame_num_to_track=10)]
+    assert frames == list(range(11))
+    assert sum(seen) == 10  # frame 0 was encoded when it was prompted
+    assert seen == [4, 4, 2]
+    seen.clear()
+    list(ours.propagate_in_video(state, start_frame_idx=11, max_frame_num_to_track=5, reverse=True))
+    assert seen == [4, 2]
+    hook.remove()
+
+
+def test_a_damaged_frame_is_met_where_it_is(
+    ours: LongVideoPredictor, jpegs: Path, tmp_path: Path
+) -> None:
+    """Encoding ahead loses no frame before it."""
+    for number, path in enumerate(sorted(jpegs.iterdir())[:12]):
+        data = path.read_bytes()
+        (tmp_path / path.name).write_bytes(b"broken" if number == 7 else data)
+    state = prompted(ours, tmp_path, frames_per_encode=5)
+    steps = ours.propagate_in_video(state)
+    assert [next(steps)[0] for _ in range(7)] == list(range(7))
+    with pytest.raises(RuntimeError, match="cannot be read as an image"):
+        next(steps)
+
+
+def test_bad_numbers_of_frames(ours: LongVideoPredictor, mp4: Path) -> None:
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="frames_per_encode is"):
+            ours.init_state(mp4, frames_per_encode=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is live: its frames come one at a time"):
+        ours.init_state(iter(videos.frames(3)), frames_per_encode=2)
