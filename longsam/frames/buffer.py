@@ -48,7 +48,14 @@ class FrameBuffer:
         self.device = device
         self.dtype = dtype
         num_ahead = min(frames_per_chunk, source.num_frames)
-        self._slots = np.empty((num_ahead + 1, image_size, image_size, 3), dtype=np.uint8)
+        shape = (num_ahead + 1, image_size, image_size, 3)
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            # Frames cross while the model computes: from pinned memory, on a stream of their own.
+            self._slots = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        else:
+            self._slots = np.empty(shape, dtype=np.uint8)
         self._num_per_read = (num_ahead + 1) // 2
         self.first_frame_digest: str | None = None  # of frame 0, once it is read
         self._slot_of: dict[int, int] = {}
@@ -136,8 +143,17 @@ class FrameBuffer:
         self.source.close()
 
     def _normalize(self, frame: Frame) -> torch.Tensor:
-        image = torch.from_numpy(frame).to(self.device).permute(2, 0, 1).contiguous()
+        image = self._copied_to_device(frame).permute(2, 0, 1).contiguous()
         return image.to(self.dtype).div_(self._max_value).sub_(self._mean).div_(self._std)
+
+    def _copied_to_device(self, frame: Frame) -> torch.Tensor:
+        if self._copies is None:
+            return torch.from_numpy(frame).to(self.device)
+        with torch.cuda.stream(self._copies):
+            image = torch.from_numpy(frame).to(self.device, non_blocking=True)
+        image.record_stream(torch.cuda.current_stream(self.device))
+        self._copies.synchronize()  # with this copy alone: its slot may now be written again
+        return image
 
     @contextmanager
     def _computing(self, step: int) -> Iterator[None]:

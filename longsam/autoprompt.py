@@ -1,0 +1,406 @@
+"""Prompts from a detector: objects are found, followed, corrected and retired without a click.
+
+    for frame_idx, obj_ids, mask_logits, labels in track_detections(predictor, video, detector):
+        ...
+
+Needs the extra `longsam[autoprompt]`.
+"""
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from longsam import _upstream
+from longsam.frames import (
+    EndOfStreamError,
+    EndOfVideoError,
+    FrameSource,
+    LiveVideo,
+    open_source,
+)
+from longsam.frames.base import Frame
+from longsam.predictor import LongVideoPredictor
+
+Boxes = npt.NDArray[np.float64]
+"""x0, y0, x1, y1 in pixels of the frame, n x 4."""
+
+Detector = Callable[[Frame], Any]
+"""Given a frame (uint8 RGB, height x width x 3), returns anything that `as_detections` takes."""
+
+LabelledStep = tuple[int, list[int], torch.Tensor, list[Any]]
+"""Frame index, object ids, mask logits (num_objects x 1 x height x width), labels."""
+
+MOSTLY = 0.5
+"""A box holds a mask when more than this share of the mask lies inside it."""
+
+SAME_MASK = 0.7
+"""Two masks of a larger IoU are the same thing, tracked twice."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector has found on one frame.
+
+    Args:
+        boxes: x0, y0, x1, y1 in pixels of the frame, n x 4.
+        scores: From 0 to 1, (n,); None is 1 for all.
+        labels: What the n things are, of any type; None is None for all.
+
+    Raises:
+        ValueError: The shapes do not fit each other, or a box is not finite or not above 0 wide
+            and high.
+    """
+
+    boxes: Boxes
+    scores: npt.NDArray[np.float64]
+    labels: Sequence[Any]
+
+    def __init__(self, boxes: Any, scores: Any = None, labels: Sequence[Any] | None = None):
+        given = np.asarray(boxes, np.float64)
+        given = given.reshape(0, 4) if given.size == 0 else given
+        count = len(given)
+        of_scores = np.ones(count) if scores is None else np.asarray(scores, np.float64)
+        of_labels = [None] * count if labels is None else list(labels)
+        if given.shape != (count, 4) or of_scores.shape != (count,) or len(of_labels) != count:
+            raise ValueError(
+                f"Detections are boxes of shape (n, 4), n scores and n labels; these are of shape "
+                f"{given.shape} and {of_scores.shape}, with {len(of_labels)} labels."
+            )
+        if not np.isfinite(given).all() or not (given[:, 2:] > given[:, :2]).all():
+            raise ValueError(
+                f"A box is x0, y0, x1, y1 in pixels with x0 < x1 and y0 < y1; got {given.tolist()}."
+            )
+        object.__setattr__(self, "boxes", given)
+        object.__setattr__(self, "scores", of_scores)
+        object.__setattr__(self, "labels", of_labels)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+def as_detections(found: Any) -> Detections:
+    """What a detector returned, as `Detections`.
+
+    Args:
+        found: `Detections`; None for nothing; a tuple (boxes, scores, labels) or its first one or
+            two parts; an array of boxes, n x 4; or `Detections` of the package supervision, whose
+            class names, or else class numbers, become the labels.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(found, Detections):
+        return found
+    if found is None:
+        return Detections([])
+    if hasattr(found, "xyxy"):  # supervision
+        data = getattr(found, "data", None) or {}
+        labels = data.get("class_name", getattr(found, "class_id", None))
+        return Detections(
+            found.xyxy,
+            getattr(found, "confidence", None),
+            None if labels is None else np.asarray(labels).tolist(),
+        )
+    if isinstance(found, tuple) and 1 <= len(found) <= 3:
+        return Detections(*found)
+    if isinstance(found, (np.ndarray, list, torch.Tensor)):
+        return Detections(found)
+    raise ValueError(
+        f"A detector returned {type(found).__name__}; it must be longsam.autoprompt.Detections, "
+        "(boxes, scores, labels), an array of boxes (n x 4), supervision's Detections, or None."
+    )
+
+
+def track_detections(
+    predictor: LongVideoPredictor,
+    video: Any,
+    detector: Detector,
+    *,
+    every: int = 10,
+    min_score: float = 0.5,
+    match_iou: float = 0.3,
+    correct_iou: float = 0.5,
+    retire_after: int = 100,
+    max_objects: int | None = None,
+    max_prompt_frames: int | None = 8,
+    **options: Any,
+) -> Generator[LabelledStep, None, None]:
+    """Track what a detector finds, at constant memory.
+
+    Every few frames the detector is asked, and its boxes are matched one to one with the boxes
+    around the tracked masks so that the sum of IoUs is largest. A detection that matches confirms
+    its object, or corrects it where the two differ much; one that matches nothing becomes a new
+    object. Where nothing is detected nothing changes: objects are tracked on.
+
+    Objects have ids of their own, counted from 1 and never used again; two things of one label are
+    two objects. A detection changes nothing where it is not clear whose it is: where it holds most
+    of two tracked objects of its label, or most of one that another detection has matched.
+
+    Args:
+        predictor: What tracks.
+        video: Anything that `init_state` takes, live sources too.
+        detector: Called with a frame in its own size, uint8 RGB, height x width x 3; returns
+            anything that `as_detections` takes.
+        every: The detector is asked on every so many frames, from frame 0 on.
+        min_score: Detections below are ignored.
+        match_iou: The least IoU between the box of a detection and that of a mask for a match.
+        correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. At most
+            `match_iou` never corrects.
+        retire_after: An object whose mask was empty on so many frames is no longer tracked; should
+            it come back, it is a new one.
+        max_objects: How many objects are tracked at most; detections beyond are ignored while that
+            many are tracked. None is no limit.
+        max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
+        **options: Others of `init_state`, such as `batch_objects=True`.
+
+    Yields:
+        For every frame: frame index, object ids, mask logits (float32, num_objects x 1 x height x
+        width of the video, on the model's device; above 0 is the object), and a label for each
+        object: that of the detection which made it. Before anything is found there are no objects.
+
+    Raises:
+        ValueError: An option has a wrong value, or the detector returns something else.
+        RuntimeError: A frame cannot be read.
+    """
+    for name, number in (("every", every), ("retire_after", retire_after)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} is {number!r}; it must be a number of frames, at least 1.")
+    for name, share in (
+        ("min_score", min_score),
+        ("match_iou", match_iou),
+        ("correct_iou", correct_iou),
+    ):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share!r}; it must be from 0 to 1.")
+    if max_objects is not None and max_objects < 1:
+        raise ValueError(f"max_objects is {max_objects!r}; it must be at least 1, or None.")
+    state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
+    source = _upstream.images(state).source
+    tracker = _Tracker(
+        predictor,
+        state,
+        detector,
+        source if isinstance(source, LiveVideo) else open_source(video, None),
+        every,
+        min_score,
+        match_iou,
+        correct_iou,
+        retire_after,
+        max_objects,
+    )
+    return tracker.run()
+
+
+@dataclass
+class _Object:
+    """What is known of a tracked object besides its masks."""
+
+    label: Any
+    last_seen: int  # the last frame on which its mask was looked at and not empty
+    seen_since: int  # from which frame on it was not empty
+
+
+class _Tracker:
+    def __init__(
+        self,
+        predictor: LongVideoPredictor,
+        state: _upstream.State,
+        detector: Detector,
+        source: FrameSource,
+        every: int,
+        min_score: float,
+        match_iou: float,
+        correct_iou: float,
+        retire_after: int,
+        max_objects: int | None,
+    ):
+        self._predictor = predictor
+        self._state = state
+        self._detector = detector
+        self._source = source
+        self._every = every
+        self._min_score = min_score
+        self._match_iou = match_iou
+        self._correct_iou = correct_iou
+        self._retire_after = retire_after
+        self._max_objects = max_objects
+        self._objects: dict[int, _Object] = {}
+        self._num_ever = 0
+
+    def run(self) -> Generator[LabelledStep, None, None]:
+        """All frames, in passes from one change of objects or prompts to the next."""
+        next_frame = 0
+        try:
+            while next_frame < self._source.num_frames:
+                with closing(self._pass(next_frame)) as steps:
+                    for frame_idx, tracked in steps:
+                        next_frame = frame_idx + 1
+                        mask_logits, is_changed = tracked, False
+                        if frame_idx % self._every == 0:
+                            mask_logits, is_changed = self._look(frame_idx, tracked)
+                        labels = [known.label for known in self._objects.values()]
+                        yield frame_idx, list(self._objects), mask_logits, labels
+                        if is_changed:
+                            break
+                    else:
+                        return
+        except EndOfStreamError:
+            return
+        except EndOfVideoError as end:
+            warnings.warn(f"{end} Tracking ends there.", stacklevel=2)
+
+    def _pass(self, start: int) -> Generator[tuple[int, torch.Tensor], None, None]:
+        """Frames from one on, tracked if there is anything to track."""
+        if not self._objects:
+            height, width = self._source.frame_size
+            nothing = torch.zeros((0, 1, height, width), device=self._predictor.device)
+            for frame_idx in range(start, self._source.num_frames):
+                if isinstance(self._source, LiveVideo) and frame_idx > 0:
+                    self._predictor.advance(self._state)
+                yield frame_idx, nothing
+            return
+        steps = self._predictor.propagate_in_video(self._state, start_frame_idx=start)
+        with closing(steps):
+            with _upstream.no_progress_bar():  # there may be many passes
+                first = next(steps, None)
+            if first is not None:
+                yield first[0], first[2]
+                for frame_idx, _, mask_logits in steps:
+                    yield frame_idx, mask_logits
+
+    def _look(self, frame_idx: int, mask_logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Ask the detector, and bring objects and prompts up to date with what it has found.
+
+        Returns:
+            The frame's mask logits, and whether objects or prompts have changed.
+        """
+        staying = self._retire(frame_idx, mask_logits[:, 0] > 0)
+        is_changed = len(staying) < len(mask_logits)
+        mask_logits = mask_logits[staying]
+        found = as_detections(self._detector(self._image(frame_idx)))
+        found = self._usable(found)
+        prompts = self._prompts(frame_idx, found, mask_logits[:, 0] > 0)
+        for obj_id, box in prompts.items():
+            _, _, mask_logits = self._predictor.add_new_points_or_box(
+                self._state, frame_idx, obj_id, box=box.astype(np.float32)
+            )
+            is_changed = True
+        return mask_logits, is_changed
+
+    def _prompts(
+        self, frame_idx: int, found: Detections, masks: torch.Tensor
+    ) -> dict[int, npt.NDArray[np.float64]]:
+        """The boxes to prompt with, by object; new objects are noted."""
+        objects = list(self._objects)
+        overlap = _ious(found.boxes, _boxes_around(masks))
+        alike = np.zeros(overlap.shape, bool)
+        for d, label in enumerate(found.labels):
+            alike[d] = [label == self._objects[obj_id].label for obj_id in objects]
+        holds = (_shares_inside(masks, found.boxes) > MOSTLY) & alike
+        pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
+        matched = {d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self._match_iou}
+        prompts = {
+            objects[o]: found.boxes[d]
+            for d, o in matched.items()
+            if overlap[d, o] < self._correct_iou and holds[d].sum() < 2
+        }
+        overlaps_known = (overlap >= self._match_iou) & alike
+        new: list[int] = []
+        for d in np.argsort(-found.scores):
+            same = [n for n in new if found.labels[n] == found.labels[d]]
+            is_known = d in matched or holds[d].any() or overlaps_known[d].any()
+            is_twice = (_ious(found.boxes[[d]], found.boxes[same]) >= self._match_iou).any()
+            if is_known or is_twice or len(self._objects) == self._max_objects:
+                continue
+            new.append(d)
+            self._num_ever += 1
+            self._objects[self._num_ever] = _Object(found.labels[d], frame_idx, frame_idx)
+            prompts[self._num_ever] = found.boxes[d]
+        return prompts
+
+    def _retire(self, frame_idx: int, masks: torch.Tensor) -> list[int]:
+        """Note which objects are seen, and let go of those long gone and those tracked twice.
+
+        Returns:
+            The rows of the objects that stay.
+        """
+        objects = list(self._objects)
+        is_seen = masks.flatten(1).any(1).tolist()
+        gone = set()
+        for row, obj_id in enumerate(objects):
+            known = self._objects[obj_id]
+            if is_seen[row]:
+                known.last_seen = frame_idx
+            else:
+                known.seen_since = frame_idx + self._every
+                if frame_idx - known.last_seen >= self._retire_after:
+                    gone.add(row)
+        for one, other in _same(masks):
+            # The one that came last has come to where the other was.
+            gone.add(max(one, other, key=lambda r: (self._objects[objects[r]].seen_since, r)))
+        for row in gone:
+            del self._objects[objects[row]]
+            self._predictor.remove_object(self._state, objects[row], need_output=False)
+        return [row for row in range(len(objects)) if row not in gone]
+
+    def _image(self, frame_idx: int) -> Frame:
+        if isinstance(self._source, LiveVideo):
+            return self._source.frame
+        (image,) = self._source.read(frame_idx, frame_idx + 1)
+        return image
+
+    def _usable(self, found: Detections) -> Detections:
+        """Those of enough score, cut to the frame."""
+        height, width = self._source.frame_size
+        boxes = found.boxes.clip(0, [width, height, width, height])
+        usable = (found.scores >= self._min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        labels = [label for label, is_usable in zip(found.labels, usable, strict=True) if is_usable]
+        return Detections(boxes[usable], found.scores[usable], labels)
+
+
+def _boxes_around(masks: torch.Tensor) -> Boxes:
+    """Boxes around masks (n x height x width, bool); an empty mask has an empty one."""
+    boxes = np.zeros((len(masks), 4))
+    for row, sides in enumerate(zip(masks.any(1).cpu(), masks.any(2).cpu(), strict=True)):
+        for axis, side in enumerate(sides):
+            (inside,) = side.numpy().nonzero()
+            if len(inside):
+                boxes[row, [axis, axis + 2]] = inside[0], inside[-1] + 1
+    return boxes
+
+
+def _ious(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
+    """IoU of each box with each other one."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    both = (high - low).clip(0).prod(2)
+    areas, other_areas = ((b[:, 2:] - b[:, :2]).prod(1) for b in (boxes, others))
+    ious: npt.NDArray[np.float64] = both / np.maximum(areas[:, None] + other_areas - both, 1e-9)
+    return ious
+
+
+def _shares_inside(masks: torch.Tensor, boxes: Boxes) -> npt.NDArray[np.float64]:
+    """Which share of each mask lies inside each box, boxes x masks; 0 for an empty mask."""
+    shares = np.zeros((len(boxes), len(masks)))
+    areas = masks.sum((1, 2)).clamp(min=1)
+    for d, (x0, y0, x1, y1) in enumerate(boxes.round().astype(int)):
+        shares[d] = (masks[:, y0:y1, x0:x1].sum((1, 2)) / areas).cpu().numpy()
+    return shares
+
+
+def _same(masks: torch.Tensor) -> list[tuple[int, int]]:
+    """Pairs of masks that are nearly the same."""
+    boxes = _boxes_around(masks)
+    near = np.argwhere(np.triu(_ious(boxes, boxes) > MOSTLY, 1))
+    return [
+        (int(a), int(b))
+        for a, b in near
+        if (masks[a] & masks[b]).sum() > SAME_MASK * (masks[a] | masks[b]).sum()
+    ]
