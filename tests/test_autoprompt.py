@@ -1,0 +1,248 @@
+"""Objects from a detector: found, followed, corrected, retired."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import supervision
+import torch
+
+from longsam import LongVideoPredictor
+from longsam.autoprompt import Detections, as_detections, track_detections
+from longsam.testing import SyntheticVideo, iou, load_predictor
+
+VIDEO = SyntheticVideo(3, 100)
+
+
+class Oracle:
+    """A detector that knows the truth; asked on every nth frame, in order."""
+
+    def __init__(self, video: SyntheticVideo, every: int, silent: range = range(0)):
+        self.video, self.every, self.silent = video, every, silent
+        self.asked: list[int] = []
+
+    def __call__(self, frame: np.ndarray) -> Any:
+        i = len(self.asked) * self.every
+        self.asked.append(i)
+        assert np.array_equal(frame, self.video.frame(i))
+        if i in self.silent:
+            return None
+        shown = np.flatnonzero(self.video.visible(i))
+        boxes = [self.video.box(i, number) for number in shown]
+        return boxes, np.full(len(shown), 0.9), [f"kind {number % 2}" for number in shown]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> LongVideoPredictor:
+    return load_predictor()
+
+
+def owners(video: SyntheticVideo, steps: Any) -> tuple[dict[int, set[int]], float]:
+    """Which ids have had each object's mask, and on which share of frames it had one."""
+    ids_of: dict[int, set[int]] = {number: set() for number in range(video.num_objects)}
+    found, shown = 0, 0
+    for frame_idx, obj_ids, mask_logits, labels in steps:
+        assert len(obj_ids) == len(mask_logits) == len(labels)
+        masks, truth = mask_logits[:, 0] > 0, video.masks(frame_idx)
+        for number in np.flatnonzero(video.visible(frame_idx)):
+            shown += 1
+            ious = [iou(mask, truth[number]) for mask in masks]
+            if ious and max(ious) > 0.5:
+                found += 1
+                ids_of[number].add(obj_ids[int(np.argmax(ious))])
+                assert labels[int(np.argmax(ious))] == f"kind {number % 2}"
+    return ids_of, found / shown
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_every_object_is_found_once(predictor: LongVideoPredictor, is_live: bool) -> None:
+    oracle = Oracle(VIDEO, 10)
+    video = iter(VIDEO) if is_live else VIDEO
+    steps = list(track_detections(predictor, video, oracle, every=10))
+    assert [step[0] for step in steps] == list(range(100))
+    assert oracle.asked == list(range(0, 100, 10))
+    ids_of, share = owners(VIDEO, steps)
+    assert share > 0.95
+    assert sorted(ids_of.values(), key=min) == [{n + 1} for n in range(VIDEO.num_objects)]
+    assert {i for step in steps for i in step[1]} == set(range(1, VIDEO.num_objects + 1))
+
+
+def test_with_no_detection_nothing_changes(predictor: LongVideoPredictor) -> None:
+    """What is found on frame 0 is tracked as if it had been prompted there and left alone."""
+    oracle = Oracle(VIDEO, 10, silent=range(1, 100))
+    steps = list(track_detections(predictor, VIDEO, oracle, every=10))
+    state = predictor.init_state(VIDEO)
+    for number in np.flatnonzero(VIDEO.visible(0)):
+        predictor.add_new_points_or_box(state, 0, number + 1, box=VIDEO.box(0, number))
+    expected = list(predictor.propagate_in_video(state))
+    for mine, theirs in zip(steps, expected, strict=True):
+        assert mine[:2] == theirs[:2]
+        assert torch.equal(mine[2], theirs[2])
+
+
+def test_nothing_there(predictor: LongVideoPredictor) -> None:
+    for video in (VIDEO, iter(VIDEO)):
+        steps = list(track_detections(predictor, video, lambda frame: None))
+        assert [step[0] for step in steps] == list(range(100))
+        assert all(ids == labels == [] for _, ids, _, labels in steps)
+        assert all(mask_logits.shape == (0, 1, 256, 256) for _, _, mask_logits, _ in steps)
+
+
+def test_objects_that_come_later(predictor: LongVideoPredictor) -> None:
+    oracle = Oracle(VIDEO, 5, silent=range(33))
+    steps = list(track_detections(predictor, VIDEO, oracle, every=5, batch_objects=True))
+    assert all(ids == [] for _, ids, _, _ in steps[:35])
+    assert steps[35][1] == list(range(1, VIDEO.visible(35).sum() + 1))
+    assert owners(VIDEO, steps[35:])[1] > 0.95
+
+
+def test_a_match_confirms_or_corrects(predictor: LongVideoPredictor) -> None:
+    """A box that hardly overlaps the mask becomes a prompt, one that fits does not."""
+    prompted: list[int] = []
+    add = predictor.add_new_points_or_box
+
+    def watched(state: Any, frame_idx: int, obj_id: int, **prompt: Any) -> Any:
+        prompted.append(frame_idx)
+        return add(state, frame_idx, obj_id, **prompt)
+
+    predictor.add_new_points_or_box = watched  # type: ignore[method-assign]
+    try:
+        for shift, expected in ((0.0, [0]), (0.35, [0, 10, 20])):
+            calls = iter(range(0, 30, 10))
+
+            def detector(frame: np.ndarray, calls: Any = calls, shift: float = shift) -> Any:
+                i = next(calls)
+                x0, y0, x1, y1 = VIDEO.box(i, 0)
+                move = shift * (x1 - x0) if i else 0
+                return [[x0 + move, y0, x1 + move, y1]]
+
+            prompted.clear()
+            clip = [VIDEO.frame(i) for i in range(30)]
+            ids = [
+                ids
+                for _, ids, _, _ in track_detections(
+                    predictor, clip, detector, match_iou=0.3, correct_iou=0.6
+                )
+            ]
+            assert ids == [[1]] * 30
+            assert prompted == expected
+    finally:
+        del predictor.add_new_points_or_box
+
+
+def test_who_is_gone_is_retired_and_comes_back_as_another(predictor: LongVideoPredictor) -> None:
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    clip = [VIDEO.frame(i) for i in range(20)] + [grey] * 60 + [VIDEO.frame(i) for i in range(20)]
+
+    def detector(frame: np.ndarray) -> Any:
+        return None if np.array_equal(frame, grey) else [VIDEO.box(0, 0)]
+
+    steps = list(
+        track_detections(predictor, clip, detector, every=10, retire_after=30, correct_iou=0)
+    )
+    ids = [step[1] for step in steps]
+    assert ids[:40] == [[1]] * 40
+    assert ids[50:80] == [[]] * 30
+    assert ids[80:] == [[2]] * 20
+
+
+def test_detections_that_are_not_clear_change_nothing(predictor: LongVideoPredictor) -> None:
+    """One box around two objects, and two boxes for one object."""
+    boxes = np.array([VIDEO.box(0, number) for number in range(VIDEO.num_objects)])
+    around = [*boxes[:, :2].min(0), *boxes[:, 2:].max(0)]
+    jitter = [boxes[0], boxes[0] + [1, 1, 2, 2], boxes[1]]
+    found = iter([jitter, [around], [*jitter, around]])
+    clip = [VIDEO.frame(i) for i in range(9)]
+    steps = list(track_detections(predictor, clip, lambda frame: next(found), every=3))
+    assert [ids for _, ids, _, _ in steps] == [[1, 2]] * 9
+
+
+def test_an_object_tracked_twice_is_let_go(predictor: LongVideoPredictor) -> None:
+    """Two labels for one thing: two objects at first, whose masks turn out to be the same."""
+    box = VIDEO.box(0, 0)
+    found = iter([([box, box], [0.9, 0.8], ["dog", "wolf"]), None, None])
+    clip = [VIDEO.frame(i) for i in range(9)]
+    steps = list(track_detections(predictor, clip, lambda frame: next(found), every=3))
+    assert [step[1] for step in steps] == [[1, 2]] * 3 + [[1]] * 6
+    assert steps[-1][3] == ["dog"]
+
+
+def test_limits(predictor: LongVideoPredictor) -> None:
+    clip = [VIDEO.frame(i) for i in range(3)]
+    shown = [VIDEO.box(0, number) for number in np.flatnonzero(VIDEO.visible(0))]
+    scores = [0.6, 0.9, 0.3][: len(shown)]
+    for options, count in (({}, 2), ({"min_score": 0.7}, 1), ({"max_objects": 1}, 1)):
+        steps = list(track_detections(predictor, clip, lambda frame: (shown, scores), **options))
+        assert len(steps[0][1]) == count
+    outside = [[-50, -50, -10, -10], [200, 200, 300, 300]]
+    steps = list(track_detections(predictor, clip, lambda frame: outside))
+    assert len(steps[0][1]) == 1
+
+
+def test_memory_stays_the_same(predictor: LongVideoPredictor) -> None:
+    """A correction on every fifth frame."""
+    states: list[Any] = []
+    init_state = predictor.init_state
+    predictor.init_state = lambda *a, **k: states.append(init_state(*a, **k)) or states[-1]  # type: ignore
+    try:
+        video = SyntheticVideo(1, 400, num_objects=1)
+        steps = track_detections(
+            predictor, video, Oracle(video, 5), every=5, correct_iou=1.0, max_prompt_frames=4
+        )
+        held = [
+            (len(ids), predictor.memory_usage(states[0])["total"]["cpu"]) for _, ids, _, _ in steps
+        ]
+    finally:
+        del predictor.init_state
+    early, late = (
+        max(size for count, size in part if count == 1) for part in (held[100:200], held[200:])
+    )
+    assert late <= early
+
+
+def test_what_a_detector_may_return() -> None:
+    boxes = np.array([[1, 2, 30, 40], [5, 5, 9, 9]])
+    for found, count, labels in (
+        (None, 0, []),
+        ([], 0, []),
+        (np.zeros((0, 4)), 0, []),
+        (boxes, 2, [None, None]),
+        (torch.from_numpy(boxes), 2, [None, None]),
+        ((boxes, [0.5, 0.6]), 2, [None, None]),
+        ((boxes, [0.5, 0.6], ["a", "b"]), 2, ["a", "b"]),
+        (Detections(boxes, labels=["a", "b"]), 2, ["a", "b"]),
+        (supervision.Detections.empty(), 0, []),
+        (supervision.Detections(boxes, class_id=np.array([3, 4])), 2, [3, 4]),
+        (
+            supervision.Detections(
+                boxes,
+                confidence=np.array([0.1, 0.2]),
+                class_id=np.array([3, 4]),
+                data={"class_name": np.array(["ant", "bee"])},
+            ),
+            2,
+            ["ant", "bee"],
+        ),
+    ):
+        detections = as_detections(found)
+        assert len(detections) == count
+        assert list(detections.labels) == labels
+    for wrong, message in (
+        ("a box", "A detector returned str"),
+        ([[1, 2, 3]], r"boxes of shape \(n, 4\)"),
+        ((boxes, [0.5]), "2 labels"),
+        ([[30, 2, 1, 40]], "x0 < x1"),
+        ([[np.nan, 2, 1, 40]], "x0 < x1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            as_detections(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"every": 0}, {"retire_after": 1.5}, {"min_score": 2}, {"match_iou": -1}, {"max_objects": 0}],
+)
+def test_bad_options(predictor: LongVideoPredictor, wrong: Any) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is"):
+        track_detections(predictor, VIDEO, lambda frame: None, **wrong)
