@@ -38,7 +38,8 @@ LabelledStep = tuple[int, list[int], torch.Tensor, list[Any]]
 """Frame index, object ids, mask logits (num_objects x 1 x height x width), labels."""
 
 MOSTLY = 0.5
-"""A box holds a mask when more than this share of the mask lies inside it."""
+"""A box holds a mask when more than this share of the mask lies inside it, and is a part of it when
+the mask covers more than this share of the box."""
 
 SAME_MASK = 0.7
 """Two masks of a larger IoU are the same thing, tracked twice."""
@@ -141,7 +142,8 @@ def track_detections(
 
     Objects have ids of their own, counted from 1 and never used again; two things of one label are
     two objects. A detection changes nothing where it is not clear whose it is: where it holds most
-    of two tracked objects of its label, or most of one that another detection has matched.
+    of two tracked objects of its label, or most of one that another detection has matched, or where
+    it lies mostly on one.
 
     Args:
         predictor: What tracks.
@@ -282,6 +284,7 @@ class _Tracker:
             The frame's mask logits, and whether objects or prompts have changed.
         """
         staying = self._retire(frame_idx, mask_logits[:, 0] > 0)
+        first_new = self._num_ever + 1
         is_changed = len(staying) < len(mask_logits)
         mask_logits = mask_logits[staying]
         found = as_detections(self._detector(self._image(frame_idx)))
@@ -292,6 +295,8 @@ class _Tracker:
                 self._state, frame_idx, obj_id, box=box.astype(np.float32)
             )
             is_changed = True
+        if first_new in self._objects:
+            mask_logits = mask_logits[self._accept(mask_logits[:, 0] > 0, first_new)]
         return mask_logits, is_changed
 
     def _prompts(
@@ -303,7 +308,8 @@ class _Tracker:
         alike = np.zeros(overlap.shape, bool)
         for d, label in enumerate(found.labels):
             alike[d] = [label == self._objects[obj_id].label for obj_id in objects]
-        holds = (_shares_inside(masks, found.boxes) > MOSTLY) & alike
+        of_masks, of_boxes = _shares_inside(masks, found.boxes)
+        holds, is_part = (of_masks > MOSTLY) & alike, (of_boxes > MOSTLY) & alike
         pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
         matched = {d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self._match_iou}
         prompts = {
@@ -311,11 +317,11 @@ class _Tracker:
             for d, o in matched.items()
             if overlap[d, o] < self._correct_iou and holds[d].sum() < 2
         }
-        overlaps_known = (overlap >= self._match_iou) & alike
+        is_of = holds | is_part | ((overlap >= self._match_iou) & alike)
         new: list[int] = []
         for d in np.argsort(-found.scores):
             same = [n for n in new if found.labels[n] == found.labels[d]]
-            is_known = d in matched or holds[d].any() or overlaps_known[d].any()
+            is_known = d in matched or is_of[d].any()
             is_twice = (_ious(found.boxes[[d]], found.boxes[same]) >= self._match_iou).any()
             if is_known or is_twice or len(self._objects) == self._max_objects:
                 continue
@@ -345,10 +351,26 @@ class _Tracker:
         for one, other in _same(masks):
             # The one that came last has come to where the other was.
             gone.add(max(one, other, key=lambda r: (self._objects[objects[r]].seen_since, r)))
-        for row in gone:
+        return self._let_go(gone)
+
+    def _accept(self, masks: torch.Tensor, first_new: int) -> list[int]:
+        """Let go of new objects that turn out to be known ones, or nothing.
+
+        Returns:
+            The rows of the objects that stay.
+        """
+        objects = list(self._objects)
+        gone = {row for row, is_seen in enumerate(masks.flatten(1).any(1).tolist()) if not is_seen}
+        gone |= {other for _, other in _same(masks)}  # new ones come last
+        return self._let_go({row for row in gone if objects[row] >= first_new})
+
+    def _let_go(self, rows: set[int]) -> list[int]:
+        """Track some objects no longer; returns the rows of the others."""
+        objects = list(self._objects)
+        for row in rows:
             del self._objects[objects[row]]
             self._predictor.remove_object(self._state, objects[row], need_output=False)
-        return [row for row in range(len(objects)) if row not in gone]
+        return [row for row in range(len(objects)) if row not in rows]
 
     def _image(self, frame_idx: int) -> Frame:
         if isinstance(self._source, LiveVideo):
@@ -386,13 +408,19 @@ def _ious(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
     return ious
 
 
-def _shares_inside(masks: torch.Tensor, boxes: Boxes) -> npt.NDArray[np.float64]:
-    """Which share of each mask lies inside each box, boxes x masks; 0 for an empty mask."""
-    shares = np.zeros((len(boxes), len(masks)))
-    areas = masks.sum((1, 2)).clamp(min=1)
+def _shares_inside(
+    masks: torch.Tensor, boxes: Boxes
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Which share of each mask lies inside each box, and which of each box is on each mask.
+
+    Both are boxes x masks; 0 for an empty mask.
+    """
+    of_masks, of_boxes = (np.zeros((len(boxes), len(masks))) for _ in range(2))
+    areas = masks.sum((1, 2)).clamp(min=1).cpu().numpy()
     for d, (x0, y0, x1, y1) in enumerate(boxes.round().astype(int)):
-        shares[d] = (masks[:, y0:y1, x0:x1].sum((1, 2)) / areas).cpu().numpy()
-    return shares
+        inside = masks[:, y0:y1, x0:x1].sum((1, 2)).cpu().numpy()
+        of_masks[d], of_boxes[d] = inside / areas, inside / max(1, (x1 - x0) * (y1 - y0))
+    return of_masks, of_boxes
 
 
 def _same(masks: torch.Tensor) -> list[tuple[int, int]]:

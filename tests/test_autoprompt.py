@@ -8,7 +8,7 @@ import supervision
 import torch
 
 from longsam import LongVideoPredictor
-from longsam.autoprompt import Detections, as_detections, track_detections
+from longsam.autoprompt import Detections, _same, as_detections, track_detections
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 VIDEO = SyntheticVideo(3, 100)
@@ -157,14 +157,22 @@ def test_detections_that_are_not_clear_change_nothing(predictor: LongVideoPredic
     assert [ids for _, ids, _, _ in steps] == [[1, 2]] * 9
 
 
-def test_an_object_tracked_twice_is_let_go(predictor: LongVideoPredictor) -> None:
-    """Two labels for one thing: two objects at first, whose masks turn out to be the same."""
+def test_one_thing_is_one_object(predictor: LongVideoPredictor) -> None:
+    """Two labels for it: what the second would be turns out to be the first."""
     box = VIDEO.box(0, 0)
-    found = iter([([box, box], [0.9, 0.8], ["dog", "wolf"]), None, None])
+    found = iter(
+        [([box, box], [0.9, 0.8], ["dog", "wolf"]), None, ([VIDEO.box(6, 0)], None, ["cat"])]
+    )
     clip = [VIDEO.frame(i) for i in range(9)]
     steps = list(track_detections(predictor, clip, lambda frame: next(found), every=3))
-    assert [step[1] for step in steps] == [[1, 2]] * 3 + [[1]] * 6
-    assert steps[-1][3] == ["dog"]
+    assert [step[1] for step in steps] == [[1]] * 9
+    assert all(labels == ["dog"] and len(logits) == 1 for _, _, logits, labels in steps)
+
+
+def test_masks_that_are_nearly_the_same() -> None:
+    masks = torch.zeros(4, 50, 60, dtype=torch.bool)
+    masks[0, 10:30, 10:30] = masks[2, 10:30, 12:32] = masks[3, 20:40, 20:40] = True
+    assert _same(masks) == [(0, 2)]
 
 
 def test_limits(predictor: LongVideoPredictor) -> None:

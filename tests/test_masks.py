@@ -65,6 +65,20 @@ def test_every_format_gives_the_masks_back(tmp_path: Path) -> None:
     assert len(folder) == NUM_FRAMES
 
 
+def test_frames_without_objects(tmp_path: Path) -> None:
+    """As from `track_detections` while nothing is found."""
+    with MaskWriter(tmp_path, FORMATS) as writer:
+        for i in range(4):
+            objects = slice(3 * (i % 2))
+            writer.write(i, IDS[objects], logits(i)[objects], image=image(i))
+    for name in ("rle", "object_png", "png"):
+        frames = list(read_masks(tmp_path, name))
+        assert [f.obj_ids for f in frames] == [[], IDS, [], IDS]
+        assert [f.masks.shape for f in frames] == [(0, *SIZE), (3, *SIZE)] * 2
+    with av.open(tmp_path / "overlay.mp4") as overlay:
+        assert sum(1 for _ in overlay.decode(video=0)) == 4
+
+
 def test_the_files_are_what_others_read(tmp_path: Path) -> None:
     """COCO's tools read the JSON lines; a PNG has DAVIS's palette and the object's own number."""
     write_all(tmp_path, FORMATS)

@@ -90,15 +90,14 @@ class Rle(MaskFormat):
 
     def write(self, record: Record) -> None:
         columns = np.asfortranarray(record.masks.transpose(1, 2, 0), dtype=np.uint8)
+        codes = coco.encode(columns) if record.obj_ids else []
         objects = [
             {
                 "id": obj_id,
                 "area": area,
                 "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
             }
-            for obj_id, area, code in zip(
-                record.obj_ids, record.areas, coco.encode(columns), strict=True
-            )
+            for obj_id, area, code in zip(record.obj_ids, record.areas, codes, strict=True)
         ]
         self._lines.append({"frame": record.frame_idx, "objects": objects})
 

@@ -40,6 +40,8 @@ class Record:
     @cached_property
     def winners(self) -> npt.NDArray[np.intp]:
         """The place in `obj_ids` of the object with the highest logit above 0, else -1."""
+        if not len(self.mask_logits):
+            return np.full(self.mask_logits.shape[1:], -1)
         highest, winner = self.mask_logits.max(dim=0)
         winners: npt.NDArray[np.intp] = winner.masked_fill_(~(highest > 0), -1).numpy()
         return winners

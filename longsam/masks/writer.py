@@ -146,7 +146,7 @@ class MaskWriter:
 
         Args:
             frame_idx: The frame.
-            obj_ids: Integers or strings, one for each mask.
+            obj_ids: Integers or strings, one for each mask; there may be none.
             mask_logits: num_objects x 1 x height x width (or without the 1): logits, of which those
                 above 0 are the object, or bool. Do not change the tensor afterwards.
             image: For "overlay" without `video`: the frame, uint8 RGB, height x width x 3.
@@ -162,10 +162,10 @@ class MaskWriter:
         logits = torch.as_tensor(mask_logits)
         if logits.ndim == 4 and logits.shape[1] == 1:
             logits = logits[:, 0]
-        if logits.ndim != 3 or len(logits) != len(ids) or not ids:
+        if logits.ndim != 3 or len(logits) != len(ids):
             raise ValueError(
                 f"mask_logits has shape {tuple(torch.as_tensor(mask_logits).shape)} for the object "
-                f"ids {ids}; it must be num_objects x 1 x height x width, with one object or more."
+                f"ids {ids}; it must be num_objects x 1 x height x width."
             )
         if image is None and self._live is not None and "overlay" in self._names:
             image = self._live.frame

@@ -60,6 +60,7 @@ class SyntheticVideo:
             smaller and faster ones, of which two look alike, and besides them clutter, a moving
             thing that is no object, and a slab that passes before them all.
         num_objects: How many objects; None leaves it to the seed.
+        still_background: The camera stands still. The testing model was trained on moving ones.
 
     Raises:
         ValueError: An argument is out of range.
@@ -73,6 +74,7 @@ class SyntheticVideo:
         difficulty: str = "easy",
         *,
         num_objects: int | None = None,
+        still_background: bool = False,
     ):
         if seed < 0:
             raise ValueError(f"seed is {seed}; it must be 0 or more")
@@ -89,6 +91,7 @@ class SyntheticVideo:
         self.num_frames = num_frames
         self.frame_size = frame_size
         self.difficulty = difficulty
+        self.still_background = still_background
 
         world = DIFFICULTIES[difficulty]
         rng = np.random.default_rng(seed)
@@ -205,7 +208,7 @@ class SyntheticVideo:
     def _draw(self, index: int) -> tuple[FrameArray, npt.NDArray[np.int8]]:
         height, width = self.frame_size
         places = self._motion.at(index)
-        x, y, _, scale = places[-1]
+        x, y, _, scale = self._motion.at(0)[-1] if self.still_background else places[-1]
         spare_x, spare_y = self._background.width - width, self._background.height - height
         window_x, window_y = width + 0.4 * spare_x * scale, height + 0.4 * spare_y * scale
         left, top = (

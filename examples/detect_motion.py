@@ -1,0 +1,112 @@
+"""Follow whatever moves before a still camera, without a click and without a detector's weights.
+
+    python examples/detect_motion.py                         # a generated video
+    python examples/detect_motion.py --video hall.mp4 --checkpoint sam2.1_hiera_large.pt
+
+OpenCV's background subtraction proposes boxes; longsam.autoprompt turns them into objects. Any
+callable that returns boxes does instead, such as a trained detector (see detect_yolo.py).
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from longsam import build_long_video_predictor
+from longsam.autoprompt import track_detections
+from longsam.masks import MaskWriter
+from longsam.testing import SyntheticVideo, iou, load_predictor
+
+# Upstream says so on every machine without its compiled extension.
+warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
+
+
+class MotionDetector:
+    """Boxes around what differs from the background, learned from the frames seen so far.
+
+    Args:
+        min_area: The least share of the frame that a thing covers.
+        history: How many of the frames it is given make the background.
+        warm_up: For so many frames it only learns.
+    """
+
+    def __init__(self, min_area: float = 0.005, history: int = 200, warm_up: int = 10):
+        self.min_area = min_area
+        self._left_to_learn = warm_up
+        self._background = cv2.createBackgroundSubtractorMOG2(
+            history=history, varThreshold=40, detectShadows=False
+        )
+
+    def __call__(self, frame: np.ndarray) -> Any:
+        moving = self._background.apply(frame)
+        moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        moving = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+        height, width = moving.shape
+        self._left_to_learn -= 1
+        if self._left_to_learn >= 0 or (moving > 0).mean() > 0.5:  # or the camera has moved
+            return None
+        _, _, found, _ = cv2.connectedComponentsWithStats((moving > 0).astype(np.uint8))
+        boxes = [
+            (x, y, x + w, y + h)
+            for x, y, w, h, area in found[1:]
+            # What touches the edge is on its way in or out: wait until it is seen whole.
+            if area > self.min_area * height * width
+            and x > 0
+            and y > 0
+            and x + w < width
+            and y + h < height
+        ]
+        return np.array(boxes, float).reshape(-1, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--video", help="default: a generated one")
+    parser.add_argument("--config", default="configs/sam2.1/sam2.1_hiera_l.yaml")
+    parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
+    parser.add_argument("--every", type=int, default=5, help="ask the detector on each nth frame")
+    parser.add_argument("--frames", type=int, default=300, help="of the generated video")
+    parser.add_argument("--out", type=Path, default=Path("out/detect_motion"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    world = None
+    video = options.video
+    if video is None:
+        world = SyntheticVideo(7, options.frames, (240, 320), still_background=True)
+        video = options.out / "video.mp4"
+        world.write(video)
+    predictor = load_predictor()
+    if options.checkpoint:
+        predictor = build_long_video_predictor(options.config, options.checkpoint)
+
+    scores, missed = [], 0
+    first_frame_of: dict[int, int] = {}
+    with MaskWriter(options.out / "masks", ("rle", "overlay"), video=video) as writer:
+        for frame_idx, obj_ids, mask_logits, _ in track_detections(
+            predictor, video, MotionDetector(), every=options.every
+        ):
+            writer.write(frame_idx, obj_ids, mask_logits)
+            for obj_id in obj_ids:
+                if obj_id not in first_frame_of:
+                    first_frame_of[obj_id] = frame_idx
+                    print(f"frame {frame_idx}: object {obj_id}")
+            if world is not None and frame_idx >= 50:
+                masks = (mask_logits[:, 0] > 0).cpu().numpy()
+                for truth in world.masks(frame_idx)[world.visible(frame_idx)]:
+                    best = max((float(iou(mask, truth)) for mask in masks), default=0.0)
+                    scores.append(best)
+                    missed += best < 0.5
+    print(f"{len(first_frame_of)} objects; masks and overlay in {options.out / 'masks'}")
+    if scores:
+        print(
+            f"from frame 50 on: mean IoU {np.mean(scores):.2f}, "
+            f"{100 * missed / len(scores):.1f} % of visible objects without a mask"
+        )
+
+
+if __name__ == "__main__":
+    main()

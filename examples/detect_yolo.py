@@ -1,0 +1,60 @@
+"""Follow what a YOLO detector finds, without a click.
+
+    pip install 'longsam[autoprompt]' ultralytics supervision
+    python examples/detect_yolo.py --video street.mp4 --yolo yolo11n.pt \
+        --config configs/sam2.1/sam2.1_hiera_l.yaml --checkpoint sam2.1_hiera_large.pt
+
+Ultralytics and its weights have a licence of their own (AGPL-3.0), so neither comes with longsam.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import supervision
+from ultralytics import YOLO
+
+from longsam import build_long_video_predictor
+from longsam.autoprompt import track_detections
+from longsam.masks import MaskWriter
+from longsam.testing import load_predictor
+
+# Upstream says so on every machine without its compiled extension.
+warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--video", required=True, help="a file, a URL or a camera's index")
+    parser.add_argument("--yolo", default="yolo11n.pt", help="weights that ultralytics reads")
+    parser.add_argument("--config", default="configs/sam2.1/sam2.1_hiera_l.yaml")
+    parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
+    parser.add_argument("--every", type=int, default=10, help="ask the detector on each nth frame")
+    parser.add_argument("--out", type=Path, default=Path("out/detect_yolo"))
+    options = parser.parse_args()
+
+    detector = YOLO(options.yolo)
+
+    def detect(frame: np.ndarray) -> supervision.Detections:
+        (result,) = detector(frame[..., ::-1], verbose=False)  # it takes BGR
+        return supervision.Detections.from_ultralytics(result)
+
+    predictor = load_predictor()
+    if options.checkpoint:
+        predictor = build_long_video_predictor(options.config, options.checkpoint)
+    known: set[int] = set()
+    with MaskWriter(options.out / "masks", "rle") as writer:
+        for frame_idx, obj_ids, mask_logits, labels in track_detections(
+            predictor, options.video, detect, every=options.every, batch_objects=True
+        ):
+            writer.write(frame_idx, obj_ids, mask_logits)
+            for obj_id, label in zip(obj_ids, labels, strict=True):
+                if obj_id not in known:
+                    known.add(obj_id)
+                    print(f"frame {frame_idx}: object {obj_id}, {label}")
+    print(f"{len(known)} objects; masks in {options.out / 'masks'}")
+
+
+if __name__ == "__main__":
+    main()
