@@ -3,8 +3,9 @@
     python train.py --out out/testing_model                 # two processes on a CPU
     python train.py --out out/testing_model --device cuda --processes 1
 
-Stops after the last step of the schedule, or after --minutes; started again with the same --out it
-goes on where it stopped. Writes log.jsonl, a line every 50 steps, and testing_model.pt.
+Stops after the last step of the schedule, at --until-step, or after --minutes; started again with
+the same --out it goes on where it stopped. Writes log.jsonl, a line every 50 steps, and
+testing_model.pt.
 """
 
 import argparse
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=2, help="CPU: one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--until-step", type=int, help="default: the end of the schedule")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         optimizer.load_state_dict(saved["optimizer"])
         average, step, spent = saved["average"], saved["step"], saved["spent"]
 
-    total = sum(part.steps for part in SCHEDULE)
+    total = options.until_step or sum(part.steps for part in SCHEDULE)
     started = saved_at = time.perf_counter()
     recent: list[dict[str, float]] = []
     while step < total:
