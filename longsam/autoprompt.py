@@ -257,6 +257,9 @@ class _Tracker:
             return
         except EndOfVideoError as end:
             warnings.warn(f"{end} Tracking ends there.", stacklevel=2)
+        finally:
+            if not isinstance(self._source, LiveVideo):
+                self._source.close()
 
     def _pass(self, start: int) -> Generator[tuple[int, torch.Tensor], None, None]:
         """Frames from one on, tracked if there is anything to track."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import av
 import models
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,8 @@ def test_readme_example(
     assert lines[10] == "8 0 0"
     assert lines[11:14] == [f"corrected: {i}" for i in (2, 3, 4)]
     assert lines[14:16] == ["known: ['queen']"] * 2
-    assert float(lines[16].removeprefix("mean IoU")) > 0.8
+    assert lines[16:21] == [f"found: {i} [1] ['bee']" for i in range(5)]
+    assert float(lines[21].removeprefix("mean IoU")) > 0.8
     assert (tmp_path / "out" / "overlay.mp4").exists()
     with np.load(tmp_path / "masks_000003.npz") as saved:
         assert saved["ids"].tolist() == ["bee", "wasp"]
@@ -59,6 +62,39 @@ def test_memory_bank_example(tmp_path: Path) -> None:
     scores = [float(score) for score in re.findall(r"mean IoU (\d\.\d\d)", result.stdout)]
     assert len(scores) == 3
     assert min(scores) > 0.7
+
+
+def test_motion_example(tmp_path: Path) -> None:
+    """Objects that enter and leave are found with OpenCV's background subtraction alone."""
+    script = str(ROOT / "examples" / "detect_motion.py")
+    words = [sys.executable, "-W", "error", script, "--out", str(tmp_path), "--frames", "250"]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    told = re.search(r"mean IoU (\d\.\d\d), (\d+\.\d) % of visible", result.stdout)
+    assert told is not None
+    assert float(told[1]) > 0.8
+    assert float(told[2]) < 10
+    objects = re.search(r"^(\d+) objects", result.stdout, re.MULTILINE)
+    assert objects is not None
+    assert 3 <= int(objects[1]) <= 10
+    with av.open(tmp_path / "masks" / "overlay.mp4") as overlay:
+        assert sum(1 for _ in overlay.decode(video=0)) == 250
+
+
+def test_notebook(tmp_path: Path) -> None:
+    """Every cell runs; pictures come out, and what it says is right."""
+    notebook = nbformat.read(ROOT / "examples" / "long_video.ipynb", as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    told = "".join(o["text"] for o in outputs if o.get("name") == "stdout")
+    assert len(pictures) >= 7
+    assert "300 frames of 320 x 240" in told
+    assert "0 frames were left" in told
+    assert not [o for o in outputs if o["output_type"] == "error"]
 
 
 def test_readme_commands_are_those_of_ci() -> None:
