@@ -44,29 +44,18 @@ def make_batch(
     num_frames: int,
     size: int,
     hard: float,
-    longest_step: int = 3,
-    hidden: float = 0.4,
 ) -> Batch:
     """Draw a batch.
 
     Args:
         hard: the share of hard clips.
-        longest_step: the frames of a clip lie 1 to so many frames apart.
-        hidden: the share of clips that are cut around the moment at which an object is hidden.
     """
     # A third of the batches jump after the prompt, as if that many frames had passed.
     gap = int(rng.integers(1, 6000)) if rng.random() < 0.35 else 0
     images, labels, chosen = [], [], []
     for _ in range(clips):
         frames, clip_labels, objects = _make_clip(
-            rng,
-            objects_per_clip,
-            num_frames,
-            size,
-            rng.random() < hard,
-            gap > 0,
-            longest_step,
-            hidden,
+            rng, objects_per_clip, num_frames, size, rng.random() < hard, gap > 0
         )
         images.append(frames)
         labels.append(clip_labels)
@@ -84,14 +73,7 @@ def make_batch(
 
 
 def _make_clip(
-    rng: np.random.Generator,
-    num_chosen: int,
-    num_frames: int,
-    size: int,
-    hard: bool,
-    gap: bool,
-    longest_step: int,
-    hidden: float,
+    rng: np.random.Generator, num_chosen: int, num_frames: int, size: int, hard: bool, gap: bool
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Returns frames, label maps and which objects are prompted on the first frame."""
     seed = FIRST_TRAINING_SEED + int(rng.integers(2**40))
@@ -101,7 +83,7 @@ def _make_clip(
         short_side = int(size / long**0.5)
         frame_size = (short_side, int(short_side * long))
     video = SyntheticVideo(seed, 10**6, frame_size, "hard" if hard else "easy")
-    step = int(rng.integers(1, longest_step + 1))
+    step = int(rng.integers(1, 4))
     least = 0.004 * frame_size[0] * frame_size[1]
     while True:
         first = int(rng.integers(10**6 - 5000))
@@ -113,7 +95,7 @@ def _make_clip(
     start = first + step
     if gap:
         start = first + int(rng.integers(1, 3000))
-    if num_frames > 1 and rng.random() < hidden:  # follow the object to where it is hidden
+    if num_frames > 1 and rng.random() < 0.4:  # follow the object to where it is hidden
         for i in range(start, start + 600, 12):
             if not video.visible(i)[chosen[0]]:
                 start = i - step * int(rng.integers(0, num_frames - 1))

@@ -67,6 +67,7 @@ WEIGHTS = {
     "focal": 20.0,
     "dice": 1.0,
     "iou": 1.0,
+    "score": 1.0,
     "foreground": 0.5,
     "identity": 0.5,
     "target": 1.0,
@@ -106,7 +107,7 @@ class Objective(nn.Module):
         )
 
     def forward(
-        self, batch: Batch, rng: np.random.Generator, score_weight: float = 1.0
+        self, batch: Batch, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Returns the loss, its parts, and the IoU of each object on each frame (nan: hidden)."""
         losses = Losses()
@@ -153,8 +154,7 @@ class Objective(nn.Module):
             outputs[f"{kind}_frame_outputs"][index] = out
             ious.append(_iou(out["pred_masks_high_res"][:, 0] > 0, truth))
         parts = losses.means()
-        weights = WEIGHTS | {"score": score_weight}
-        loss = sum(weights[name] * value for name, value in parts.items())
+        loss = sum(WEIGHTS[name] * value for name, value in parts.items())
         return loss, {name: value.detach() for name, value in parts.items()}, torch.stack(ious)
 
     def _judge(self, losses: Losses, truth: Tensor, *, tracked: bool) -> None:

@@ -39,36 +39,15 @@ class Stage:
     objects_per_clip: int
     size: int
     hard: float
-    longest_step: int = 3
-    hidden: float = 0.4
-    score_weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Round:
-    """Stages over which the learning rate falls from its peak to nearly nothing."""
-
-    learning_rate: float
-    stages: tuple[Stage, ...]
-
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
 
 
 SCHEDULE = (
-    Round(
-        1e-3,
-        (
-            Stage(600, 1, 16, 3, 128, 0.3),
-            Stage(1400, 4, 6, 2, 128, 0.3),
-            Stage(900, 7, 4, 3, 128, 0.4),
-            Stage(1800, 6, 3, 3, 192, 0.5),
-        ),
-    ),
-    # Hard videos, objects that are hidden and come back, and as many frames as the memory holds.
-    Round(4e-4, (Stage(1600, 8, 3, 3, 192, 0.85, longest_step=6, hidden=0.6, score_weight=2.0),)),
+    Stage(600, 1, 16, 3, 128, 0.3),
+    Stage(1400, 4, 6, 2, 128, 0.3),
+    Stage(900, 7, 4, 3, 128, 0.4),
+    Stage(1800, 6, 3, 3, 192, 0.5),
 )
+LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.02
 EMA = 0.998
 SAVE_EVERY_SECONDS = 120
@@ -99,7 +78,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     start_well(model)
     objective = Objective(model).to(options.device)
     parameters = list(objective.parameters())
-    optimizer = torch.optim.AdamW(groups(objective), betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups(objective), lr=LEARNING_RATE, betas=(0.9, 0.98))
     average = {name: value.clone() for name, value in model.state_dict().items()}
     step, spent = 0, 0.0
     save_path = options.out / "training.pt"
@@ -109,11 +88,12 @@ def train(rank: int, options: argparse.Namespace) -> None:
         optimizer.load_state_dict(saved["optimizer"])
         average, step, spent = saved["average"], saved["step"], saved["spent"]
 
-    total = options.until_step or sum(part.steps for part in SCHEDULE)
+    total = sum(stage.steps for stage in SCHEDULE)
     started = saved_at = time.perf_counter()
     recent: list[dict[str, float]] = []
-    while step < total:
-        stage, rate = at(step)
+    last_step = min(total, options.until_step or total)
+    while step < last_step:
+        stage = stage_of(step)
         set_size(model, stage.size)
         # Every step has its own seed, so that a run that was stopped goes on as if it had not been.
         rng = np.random.default_rng((options.seed, rank, step))
@@ -124,13 +104,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
             num_frames=stage.num_frames,
             size=stage.size,
             hard=stage.hard,
-            longest_step=stage.longest_step,
-            hidden=stage.hidden,
         )
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(step, total)
         optimizer.zero_grad(set_to_none=False)
-        loss, parts, ious = objective(batch, rng, score_weight=stage.score_weight)
+        loss, parts, ious = objective(batch, rng)
         loss.backward()
         share_gradients(parameters, options.processes)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -158,7 +136,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
                 log.write(json.dumps(line) + "\n")
         if step % 50 == 0:
             recent = []
-        last = bool(out_of_time) or step == total
+        last = bool(out_of_time) or step == last_step
         if rank == 0 and (last or now - saved_at > SAVE_EVERY_SECONDS):
             saved_at = now
             state = {
@@ -190,22 +168,12 @@ def groups(objective: Objective) -> list[dict[str, Any]]:
     ]
 
 
-def at(step: int) -> tuple[Stage, float]:
-    """The stage and the learning rate of a step."""
-    for part in SCHEDULE:
-        if step < part.steps:
-            warm = min(1.0, (step + 1) / 100)
-            falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / part.steps))
-            rate = part.learning_rate * warm * falling
-            break
-        step -= part.steps
-    else:
-        raise ValueError("the schedule is over")
-    for stage in part.stages:
+def stage_of(step: int) -> Stage:
+    for stage in SCHEDULE:
         if step < stage.steps:
-            return stage, rate
+            return stage
         step -= stage.steps
-    raise AssertionError("stages add up to their round")
+    raise ValueError("the schedule is over")
 
 
 def set_size(model: SAM2Base, size: int) -> None:
@@ -215,6 +183,11 @@ def set_size(model: SAM2Base, size: int) -> None:
     prompts = model.sam_prompt_encoder
     prompts.input_image_size, prompts.image_embedding_size = (size, size), (cells, cells)
     prompts.mask_input_size = (4 * cells, 4 * cells)
+
+
+def learning_rate(step: int, total: int) -> float:
+    warm = min(1.0, (step + 1) / 100)
+    return LEARNING_RATE * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total)))
 
 
 def share_gradients(parameters: list[torch.nn.Parameter], processes: int) -> None:
