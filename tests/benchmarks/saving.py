@@ -116,14 +116,16 @@ def cost() -> dict[str, Any]:
         size = (folder / "state.pt").stat().st_size
         usage = predictor.memory_usage(state)
         kept = len(state["output_dict_per_obj"][0]["non_cond_frame_outputs"]) + 1
-    held = sum(usage[kind]["cpu"] for kind in ("memory_features", "masks", "object_pointers"))
+    kinds = ("memory_features", "masks", "object_pointers", "prompts")
+    held = sum(usage[kind]["cpu"] for kind in kinds)
     frame, save = statistics.median(seconds), statistics.median(saves)
     return {
         "model": "sam2.1_hiera_t, seeded weights, 1024 x 1024, one object",
+        "threads": torch.get_num_threads(),
         "kept_frames": kept,
         "save_mib": round(size / MIB, 2),
         "save_mib_a_kept_frame": round(size / MIB / kept, 4),
-        "bank_in_memory_mib": round(held / MIB, 2),
+        "held_in_memory_mib": round(held / MIB, 2),
         "snapshot_mib": round(size / MIB, 2),
         "seconds_a_save": round(save, 3),
         "first_save_with_hash_of_weights_seconds": round(saves[0], 3),
@@ -187,9 +189,9 @@ def main() -> None:
     written = report.RESULTS / "saving.json"
     numbers = json.loads(written.read_text())["numbers"] if written.exists() else {}
     for name, measure in (
-        ("prompts", lambda: prompts(options.frames)),
-        ("killed", killed),
         ("cost", cost),
+        ("killed", killed),
+        ("prompts", lambda: prompts(options.frames)),
     ):
         if name in options.parts.split(","):
             numbers[name] = measure()

@@ -3,6 +3,7 @@
     python tests/benchmarks/speed.py                            # CPU; writes results/speed_cpu.json
     python tests/benchmarks/speed.py --device cuda              # writes results/speed_cuda.json
     python tests/benchmarks/speed.py --parts profile --sizes t,s
+    python tests/benchmarks/speed.py --parts batch --sizes testing     # the testing model, at 192
 
 Weights are seeded, frames synthetic, and every figure is set beside another of the same run: ours
 and upstream's take turns. Parts:
@@ -40,7 +41,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sam2.build_sam import build_sam2_video_predictor
 
 from longsam import build_long_video_predictor
-from longsam.testing import SyntheticVideo, iou, load_predictor
+from longsam.testing import (
+    CHECKPOINT,
+    CONFIG,
+    OVERRIDES,
+    SyntheticVideo,
+    iou,
+    load_predictor,
+)
 
 CONFIGS = {
     "t": "configs/sam2.1/sam2.1_hiera_t.yaml",
@@ -76,6 +84,14 @@ class Bench:
     def build(self, size: str, ours: bool, image_size: int | None = None, **options: Any) -> Any:
         torch.manual_seed(0)
         build = build_long_video_predictor if ours else build_sam2_video_predictor
+        if size == "testing":
+            return build(
+                CONFIG,
+                str(CHECKPOINT),
+                device=self.device,
+                hydra_overrides_extra=list(OVERRIDES),
+                **options,
+            )
         predictor = build(
             CONFIGS[size],
             None,
@@ -163,7 +179,7 @@ def profile(bench: Bench) -> dict[str, Any]:
             predictor = bench.build(size, name == "ours")
             state = bench.start(predictor, video, 1)
             steps = predictor.propagate_in_video(state)
-            bench.per_frame(steps, FULL_MEMORY if bench.is_cuda else 8)
+            bench.per_frame(steps, FULL_MEMORY if bench.is_cuda else 7)
             if name == "ours":
                 with bench.autocast(), FlopCounterMode(display=False) as counter:
                     next(steps)
@@ -225,9 +241,9 @@ def measure_ceilings(bench: Bench) -> dict[str, float]:
 
 
 def batch(bench: Bench) -> dict[str, Any]:
-    results = {}
-    frames = min(bench.frames, 4) if not bench.is_cuda else bench.frames
-    warm = FULL_MEMORY if bench.is_cuda else 4
+    results: dict[str, Any] = {}
+    frames = min(bench.frames, 2) if not bench.is_cuda else bench.frames
+    warm = FULL_MEMORY if bench.is_cuda else 7
     for size in bench.sizes[:1] if not bench.is_cuda else ("t", "l"):
         ours, upstream = bench.build(size, True), bench.build(size, False)
         for count in bench.objects:
@@ -244,7 +260,8 @@ def batch(bench: Bench) -> dict[str, Any]:
             seconds = bench.in_turns(
                 running, frames, turns=2 if not bench.is_cuda else 3, warm=warm
             )
-            results[f"{size}, {count} objects"] = compared(seconds)
+            side = 192 if size == "testing" else bench.image_size
+            results[f"{size} at {side}, {count} objects"] = compared(seconds)
             print(size, count, compared(seconds), flush=True)
     return results
 
@@ -258,7 +275,7 @@ def compared(seconds: dict[str, float]) -> dict[str, Any]:
 
 
 def encode(bench: Bench) -> dict[str, Any]:
-    results = {}
+    results: dict[str, Any] = {"image_size": bench.image_size}
     for size in bench.sizes if bench.is_cuda else bench.sizes[:1]:
         predictor = bench.build(size, True)
         frames = 4 * max(1, bench.frames // 4)
@@ -448,7 +465,9 @@ def main() -> None:
         ):
             if name in options.parts.split(","):
                 started = time.perf_counter()
-                numbers[name] = measure(bench)
+                # Sizes that are not measured now stay.
+                before = numbers.get(name, {}) if name in ("profile", "batch") else {}
+                numbers[name] = {**before, **measure(bench)}
                 numbers[name]["seconds_of_this_part"] = round(time.perf_counter() - started)
                 print(report.write(f"speed_{options.device}", numbers), flush=True)
 
