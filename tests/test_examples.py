@@ -1,5 +1,6 @@
 """The README's code and the examples, run as a user runs them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 import torch
 import videos
 from PIL import Image
+
+from longsam.masks import MaskFolder
 
 ROOT = Path(__file__).parents[1]
 
@@ -174,3 +177,17 @@ def test_released_config_at_full_size_equals_upstream(tmp_path: Path) -> None:
             warnings.simplefilter("ignore")
             masks.append([m for _, _, m in predictor.propagate_in_video(state)])
     assert all(torch.equal(a, b) for a, b in zip(*masks, strict=True))
+
+
+def test_yolo_example(tmp_path: Path) -> None:
+    """With an untrained detector, since weights would have to be downloaded."""
+    pytest.importorskip("ultralytics", reason="needs ultralytics, whose licence is AGPL-3.0")
+    videos.write_video(tmp_path / "video.mp4", 12, 96, 128)
+    script = str(ROOT / "examples" / "detect_yolo.py")
+    words = [sys.executable, script, "--video", str(tmp_path / "video.mp4")]
+    words += ["--yolo", "yolo11n.yaml", "--every", "4", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "YOLO_OFFLINE": "True", "YOLO_CONFIG_DIR": str(tmp_path)}
+    result = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^\d+ objects; masks in", result.stdout, re.MULTILINE)
+    assert MaskFolder(tmp_path / "out" / "masks").frames == list(range(12))
