@@ -18,8 +18,11 @@ their masks. That needs no state in common, since upstream tracks objects indepe
 import argparse
 import json
 import os
+import shutil
 import time
 import warnings
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,6 @@ def track(job: Job, options: argparse.Namespace, board: Any) -> dict[str, Any]:
     folder = Path(job["out"])
     folder.mkdir(parents=True, exist_ok=True)
     save_path = folder / "state.pt"
-    on_disk = (folder / "masks" / "frames.jsonl").exists()
     if save_path.exists():
         state = predictor.load_state(save_path)
         writer = MaskWriter(folder / "masks", resume=state)
@@ -59,8 +61,9 @@ def track(job: Job, options: argparse.Namespace, board: Any) -> dict[str, Any]:
         for prompt in job["prompts"]:
             given = {name: prompt[name] for name in ("points", "labels", "box") if name in prompt}
             predictor.add_new_points_or_box(state, prompt["frame"], prompt["object"], **given)
-        writer = MaskWriter(folder / "masks", resume=on_disk)
-        propagate = predictor.propagate_in_video
+        # Masks that were written before the first save are written again.
+        writer = MaskWriter(folder / "masks", resume=state)
+        propagate = partial(predictor.propagate_in_video, start_frame_idx=job.get("start"))
     started = time.perf_counter()
     first = 0 if writer.last_frame_idx is None else writer.last_frame_idx + 1
     board.note.remote(job["name"], first, state["num_frames"], os.getpid())
@@ -121,13 +124,15 @@ def run(jobs: list[Job], options: argparse.Namespace, on_progress: Any = None) -
 
 
 def split_objects(job: Job) -> list[Job]:
-    """One job for each object of a job."""
+    """One job for each object of a job; all start where the whole would."""
+    start = min(prompt["frame"] for prompt in job["prompts"])
     names = list(dict.fromkeys(prompt["object"] for prompt in job["prompts"]))
     return [
         {
             **job,
             "name": f"{job['name']} {name}",
             "out": str(Path(job["out"]) / f"object_{number}"),
+            "start": start,
             "prompts": [prompt for prompt in job["prompts"] if prompt["object"] == name],
         }
         for number, name in enumerate(names)
@@ -137,6 +142,7 @@ def split_objects(job: Job) -> list[Job]:
 def merge(parts: list[Job], out: Path) -> None:
     """Write the masks of jobs that have one object each as those of one video."""
     folders = [MaskFolder(Path(part["out"]) / "masks") for part in parts]
+    shutil.rmtree(out / "masks", ignore_errors=True)  # of an earlier run
     with MaskWriter(out / "masks") as writer:
         for frame_idx in sorted({frame for folder in folders for frame in folder.frames}):
             found = [folder.read(frame_idx) for folder in folders if frame_idx in folder.frames]
@@ -196,8 +202,10 @@ def main() -> None:
     rows = run([job for of_video in parts for job in of_video], options, print_progress)
     print()
     if options.split_objects:
+        of_parts = iter(rows)
         for job, of_video in zip(jobs, parts, strict=True):
-            merge(of_video, Path(job["out"]))
+            if all([isinstance(row, dict) for row in islice(of_parts, len(of_video))]):
+                merge(of_video, Path(job["out"]))
     print(f"{'video':30} {'frames':>8} {'from frame':>10} {'seconds':>8}")
     for of_job, row in zip([job for of_video in parts for job in of_video], rows, strict=True):
         if isinstance(row, dict):

@@ -106,15 +106,6 @@ def default_start(state: State) -> int:
     )
 
 
-def last_frame_of_pass(
-    state: State, start: int, max_frame_num_to_track: int | None, *, reverse: bool
-) -> int:
-    """Where a pass ends (line 567)."""
-    last = len(images(state)) - 1
-    count = last if max_frame_num_to_track is None else max_frame_num_to_track
-    return max(start - count, 0) if reverse else min(start + count, last)
-
-
 def index_of_outputs(state: State, output_dict: dict[str, dict[int, Output]]) -> int:
     """Which object has these outputs; the very dict, not an equal one."""
     per_obj: dict[int, dict[str, dict[int, Output]]] = state["output_dict_per_obj"]

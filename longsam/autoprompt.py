@@ -34,7 +34,7 @@ Boxes = npt.NDArray[np.float64]
 Detector = Callable[[Frame], Any]
 """Given a frame (uint8 RGB, height x width x 3), returns anything that `as_detections` takes."""
 
-LabelledStep = tuple[int, list[int], torch.Tensor, list[Any]]
+LabelledStep = tuple[int, list[Any], torch.Tensor, list[Any]]
 """Frame index, object ids, mask logits (num_objects x 1 x height x width), labels."""
 
 MOSTLY = 0.5
@@ -64,10 +64,10 @@ class Detections:
     labels: Sequence[Any]
 
     def __init__(self, boxes: Any, scores: Any = None, labels: Sequence[Any] | None = None):
-        given = np.asarray(boxes, np.float64)
+        given = _as_array(boxes)
         given = given.reshape(0, 4) if given.size == 0 else given
         count = len(given)
-        of_scores = np.ones(count) if scores is None else np.asarray(scores, np.float64)
+        of_scores = np.ones(count) if scores is None else _as_array(scores)
         of_labels = [None] * count if labels is None else list(labels)
         if given.shape != (count, 4) or of_scores.shape != (count,) or len(of_labels) != count:
             raise ValueError(
@@ -84,6 +84,12 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+def _as_array(numbers: Any) -> npt.NDArray[np.float64]:
+    if isinstance(numbers, torch.Tensor):  # on any device, of any dtype
+        numbers = numbers.detach().double().cpu().numpy()
+    return np.asarray(numbers, np.float64)
 
 
 def as_detections(found: Any) -> Detections:
@@ -155,12 +161,13 @@ def track_detections(
         match_iou: The least IoU between the box of a detection and that of a mask for a match.
         correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. At most
             `match_iou` never corrects.
-        retire_after: An object whose mask was empty on so many frames is no longer tracked; should
-            it come back, it is a new one.
+        retire_after: An object whose mask was empty whenever the detector was asked, over so many
+            frames, is no longer tracked; should it come back, it is a new one.
         max_objects: How many objects are tracked at most; detections beyond are ignored while that
             many are tracked. None is no limit.
         max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
-        **options: Others of `init_state`, such as `batch_objects=True`.
+        **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
+            objects are tracked from frame 0 on under their ids, which are their labels too.
 
     Yields:
         For every frame: frame index, object ids, mask logits (float32, num_objects x 1 x height x
@@ -205,8 +212,8 @@ class _Object:
     """What is known of a tracked object besides its masks."""
 
     label: Any
-    last_seen: int  # the last frame on which its mask was looked at and not empty
-    seen_since: int  # from which frame on it was not empty
+    seen_since: int  # from which look on its mask was not empty
+    empty_since: int | None = None  # from which look on it was
 
 
 class _Tracker:
@@ -233,8 +240,12 @@ class _Tracker:
         self._correct_iou = correct_iou
         self._retire_after = retire_after
         self._max_objects = max_objects
-        self._objects: dict[int, _Object] = {}
-        self._num_ever = 0
+        # Objects of a memory bank are known from the start; they are labelled with their ids.
+        self._objects: dict[Any, _Object] = {
+            obj_id: _Object(obj_id, 0) for _, obj_id in _upstream.objects(state)
+        }
+        self._last_image: tuple[int, Frame] = -1, np.empty((0, 0, 3), np.uint8)
+        self._num_ever = max((i for i in self._objects if isinstance(i, int)), default=0)
 
     def run(self) -> Generator[LabelledStep, None, None]:
         """All frames, in passes from one change of objects or prompts to the next."""
@@ -267,7 +278,9 @@ class _Tracker:
             height, width = self._source.frame_size
             nothing = torch.zeros((0, 1, height, width), device=self._predictor.device)
             for frame_idx in range(start, self._source.num_frames):
-                if isinstance(self._source, LiveVideo) and frame_idx > 0:
+                if not isinstance(self._source, LiveVideo):
+                    self._image(frame_idx)  # is there such a frame?
+                elif frame_idx > 0:
                     self._predictor.advance(self._state)
                 yield frame_idx, nothing
             return
@@ -293,18 +306,25 @@ class _Tracker:
         found = as_detections(self._detector(self._image(frame_idx)))
         found = self._usable(found)
         prompts = self._prompts(frame_idx, found, mask_logits[:, 0] > 0)
+        rows = dict(
+            zip(self._objects, torch.split(mask_logits, 1), strict=False)
+        )  # new ones have none yet
         for obj_id, box in prompts.items():
-            _, _, mask_logits = self._predictor.add_new_points_or_box(
+            _, ids, after = self._predictor.add_new_points_or_box(
                 self._state, frame_idx, obj_id, box=box.astype(np.float32)
             )
+            row = list(ids).index(obj_id)
+            rows[obj_id] = after[row : row + 1]
             is_changed = True
+        if prompts:
+            mask_logits = torch.cat([rows[obj_id] for obj_id in self._objects])
         if first_new in self._objects:
             mask_logits = mask_logits[self._accept(mask_logits[:, 0] > 0, first_new)]
         return mask_logits, is_changed
 
     def _prompts(
         self, frame_idx: int, found: Detections, masks: torch.Tensor
-    ) -> dict[int, npt.NDArray[np.float64]]:
+    ) -> dict[Any, npt.NDArray[np.float64]]:
         """The boxes to prompt with, by object; new objects are noted."""
         objects = list(self._objects)
         overlap = _ious(found.boxes, _boxes_around(masks))
@@ -330,7 +350,7 @@ class _Tracker:
                 continue
             new.append(d)
             self._num_ever += 1
-            self._objects[self._num_ever] = _Object(found.labels[d], frame_idx, frame_idx)
+            self._objects[self._num_ever] = _Object(found.labels[d], frame_idx)
             prompts[self._num_ever] = found.boxes[d]
         return prompts
 
@@ -346,11 +366,12 @@ class _Tracker:
         for row, obj_id in enumerate(objects):
             known = self._objects[obj_id]
             if is_seen[row]:
-                known.last_seen = frame_idx
-            else:
-                known.seen_since = frame_idx + self._every
-                if frame_idx - known.last_seen >= self._retire_after:
-                    gone.add(row)
+                if known.empty_since is not None:
+                    known.seen_since, known.empty_since = frame_idx, None
+            elif known.empty_since is None:
+                known.empty_since = frame_idx
+            elif frame_idx - known.empty_since >= self._retire_after:
+                gone.add(row)
         for one, other in _same(masks):
             # The one that came last has come to where the other was.
             gone.add(max(one, other, key=lambda r: (self._objects[objects[r]].seen_since, r)))
@@ -365,7 +386,7 @@ class _Tracker:
         objects = list(self._objects)
         gone = {row for row, is_seen in enumerate(masks.flatten(1).any(1).tolist()) if not is_seen}
         gone |= {other for _, other in _same(masks)}  # new ones come last
-        return self._let_go({row for row in gone if objects[row] >= first_new})
+        return self._let_go({row for row in gone if row >= objects.index(first_new)})
 
     def _let_go(self, rows: set[int]) -> list[int]:
         """Track some objects no longer; returns the rows of the others."""
@@ -378,8 +399,10 @@ class _Tracker:
     def _image(self, frame_idx: int) -> Frame:
         if isinstance(self._source, LiveVideo):
             return self._source.frame
-        (image,) = self._source.read(frame_idx, frame_idx + 1)
-        return image
+        if self._last_image[0] != frame_idx:
+            (image,) = self._source.read(frame_idx, frame_idx + 1)
+            self._last_image = frame_idx, image
+        return self._last_image[1]
 
     def _usable(self, found: Detections) -> Detections:
         """Those of enough score, cut to the frame."""

@@ -36,8 +36,8 @@ class Batches:
         self._before: dict[tuple[Group, int], tuple[list[Output], Output]] = {}
         self._now: dict[tuple[Group, int], tuple[list[Output], Output]] = {}
 
-    def start_pass(self) -> None:
-        """Forget what an earlier pass may have left unfinished."""
+    def clear(self) -> None:
+        """Forget all batches; they are made again from what objects remember."""
         self._frame_idx = None
         self._before.clear()
         self._now.clear()
@@ -146,6 +146,14 @@ def _row(output: Output, i: int) -> Output:
     return {**output, **rows}
 
 
+def detach(output: Output) -> None:
+    """Copy an output's tensors out of its batch, whose other objects are not kept."""
+    for name, value in output.items():
+        if _is_tensor(value) and value.untyped_storage().nbytes() > value.nbytes:
+            _wait_for(value)
+            output[name] = value.clone()
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
@@ -162,4 +170,11 @@ def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
     ):
         shape = (len(rows), *first.shape[1:])
         return first.as_strided(shape, (size, *first.stride()[1:]))
+    _wait_for(first)
     return torch.cat(rows)
+
+
+def _wait_for(tensor: torch.Tensor) -> None:
+    """Upstream offloads with non_blocking=True: what lies on the host may still be on its way."""
+    if not tensor.is_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()

@@ -7,7 +7,7 @@ from typing import Any
 
 from longsam import _upstream
 from longsam._upstream import State
-from longsam.batches import Batches
+from longsam.batches import Batches, detach
 from longsam.snapshots import Snapshots
 
 KEY = "longsam"
@@ -71,7 +71,6 @@ class Memory:
         max_prompt_frames: How many frames with prompts are kept for each object; None is all.
         batches: Where objects are tracked together; None where each is tracked by itself.
         frames_per_encode: How many frames the image encoder is given at once during a pass.
-        last_frame_of_pass: The last frame that the running pass comes to.
     """
 
     window: int
@@ -86,7 +85,6 @@ class Memory:
     snapshots: Snapshots | None = None
     batches: Batches | None = None
     frames_per_encode: int = 1
-    last_frame_of_pass: int = 0
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
@@ -161,13 +159,17 @@ def checked_batches(model: Any, given: Any) -> Batches | None:
 
 
 def frames_to_encode(state: State, frame_idx: int) -> range:
-    """The frames of the running pass that are encoded together, from one on."""
-    memory: Memory = state[KEY]
-    step = _upstream.images(state).direction
-    if step == 0:
+    """The frames that are encoded together with one, in the direction of the running pass.
+
+    They depend on the frame alone: a pass that goes on later encodes the same ones together.
+    """
+    images = _upstream.images(state)
+    if images.direction == 0:
         return range(frame_idx, frame_idx + 1)
-    count = min(memory.frames_per_encode, (memory.last_frame_of_pass - frame_idx) * step + 1)
-    return range(frame_idx, frame_idx + max(count, 1) * step, step)
+    count = state[KEY].frames_per_encode
+    first = frame_idx // count * count
+    frames = range(first, min(first + count, len(images)))
+    return frames if images.direction > 0 else frames[::-1]
 
 
 def settings(state: State) -> dict[str, Any]:
@@ -276,18 +278,6 @@ def live_start(state: State) -> int:
     return last_tracked + 1
 
 
-def start_pass(
-    state: State, start: int, max_frame_num_to_track: int | None, *, reverse: bool
-) -> None:
-    """Note that a pass begins."""
-    memory: Memory = state[KEY]
-    memory.last_frame_of_pass = _upstream.last_frame_of_pass(
-        state, start, max_frame_num_to_track, reverse=reverse
-    )
-    if memory.batches is not None:
-        memory.batches.start_pass()
-
-
 def note_stop(state: State, frame_idx: int, left: int | None, *, reverse: bool) -> None:
     """Note that a pass has come to a frame, with `left` frames still to track."""
     state[KEY].stopped = (frame_idx + (-1 if reverse else 1), reverse, left)
@@ -372,6 +362,15 @@ def forget_objects(state: State) -> None:
         memory.recent.clear()
         memory.stopped = None
         memory.starts = frozenset()
+    if memory.batches is not None:
+        memory.batches.clear()
+        for obj_idx, _ in _upstream.objects(state):
+            for outputs in (
+                _upstream.conditioning_outputs(state, obj_idx),
+                _upstream.tracked_outputs(state, obj_idx),
+            ):
+                for output in outputs.values():
+                    detach(output)
 
 
 def warn_of_forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:

@@ -132,8 +132,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects: Track objects that remember the same frames (those first prompted on the
                 same frame) as one batch, of at most so many objects; True is no limit. Faster, and
                 not bit for bit the same: logits differ by rounding.
-            frames_per_encode: Give the image encoder so many frames at once during a pass. Takes
-                28 MiB more for each at 1024 x 1024, and differs by rounding.
+            frames_per_encode: Give the image encoder so many frames at once during a pass (frames 0
+                to n-1, n to 2n-1, ...). Takes 28 MiB more for each at 1024 x 1024, and logits
+                differ by rounding.
 
         Returns:
             The inference state, with upstream's keys and one of ours.
@@ -281,7 +282,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             inference_state, start_frame_idx, max_frame_num_to_track, reverse
         )
         memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
-        memory.start_pass(inference_state, start_frame_idx, max_frame_num_to_track, reverse=reverse)
+        batches = inference_state[memory.KEY].batches
+        if batches is not None:
+            batches.clear()  # an earlier pass may have failed halfway through a frame
         starts_pass = True
         left = max_frame_num_to_track
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
@@ -596,21 +599,22 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
     def _encode(self, inference_state: State, frames: range) -> None:
         """Put the features of several frames where upstream looks for them."""
-        images = []
+        images = {}
         for frame_idx in frames:
             try:
-                image = _upstream.images(inference_state)[frame_idx]
-            except RuntimeError:
-                break  # the pass comes to it later, and says so then
-            images.append(image.to(inference_state["device"]).float())
+                images[frame_idx] = _upstream.images(inference_state)[frame_idx]
+            except Exception:  # whatever it is, the pass meets it when it comes there
+                break
         if not images:
             return
-        batch = torch.stack(images)
+        together = sorted(images)
+        device = inference_state["device"]
+        batch = torch.stack([images[frame_idx].to(device).float() for frame_idx in together])
         inference_state["cached_features"] = {}
         features = _upstream.split_features(self.forward_image(batch))
         inference_state["cached_features"] = {
             frame_idx: (batch[i : i + 1], of_frame)
-            for i, (frame_idx, of_frame) in enumerate(zip(frames, features, strict=False))
+            for i, (frame_idx, of_frame) in enumerate(zip(together, features, strict=True))
         }
 
     @contextmanager

@@ -14,13 +14,14 @@ import torch
 
 from longsam import _upstream, memory
 from longsam._upstream import State
+from longsam.batches import detach
 from longsam.frames import LiveVideo
 from longsam.object_ids import check_plain
 
 Step = TypeVar("Step")
 
-FORMAT = 1
-"""Goes up when a saved state can no longer be read by an older longsam."""
+FORMATS = {"longsam_state": 2, "longsam_memory_bank": 1}
+"""Go up when what is saved can no longer be read by an older longsam; older saves can."""
 
 
 def save(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
@@ -58,7 +59,7 @@ def _content(predictor: Any, state: State) -> dict[str, Any]:
     check_can_be_saved(state)
     snapshots = state[memory.KEY].snapshots
     content = {
-        "longsam_state": FORMAT,
+        "longsam_state": FORMATS["longsam_state"],
         "model": fingerprint(predictor),
         "video": _describe(state),
         "settings": memory.settings(state),
@@ -155,11 +156,14 @@ def save_bank(
         check_plain(obj_id, "that are saved")
         outputs = _upstream.conditioning_outputs(state, known[obj_id]).values()
         # The mask is for the frame that it was on; it is no memory.
-        objects.append((obj_id, [{**output, "pred_masks": None} for output in outputs]))
+        memories = [{**output, "pred_masks": None} for output in outputs]
+        for output in memories:
+            detach(output)  # of the other objects nothing is written
+        objects.append((obj_id, memories))
     if predictor.device.type == "cuda":
         torch.cuda.synchronize(predictor.device)
     content = {
-        "longsam_memory_bank": FORMAT,
+        "longsam_memory_bank": FORMATS["longsam_memory_bank"],
         "model": fingerprint(predictor),
         "objects": objects,
         "constants": state["constants"],
@@ -248,9 +252,11 @@ def _read(path: Path, key: str, what: str) -> dict[str, Any]:
                 f"{path} is not a {what} that longsam has saved, or it is damaged "
                 f"({type(error).__name__})."
             ) from error
-    if version != FORMAT:
+    newest = FORMATS[key]
+    if version not in range(1, newest + 1):
         raise ValueError(
-            f"{path} has version {version} of the format; this longsam reads version {FORMAT}."
+            f"{path} has version {version} of the format; this longsam reads versions up to "
+            f"{newest}."
         )
     return dict(content)
 

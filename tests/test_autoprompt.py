@@ -175,6 +175,36 @@ def test_masks_that_are_nearly_the_same() -> None:
     assert _same(masks) == [(0, 2)]
 
 
+def test_a_correction_beside_a_new_object_is_yielded(predictor: LongVideoPredictor) -> None:
+    """Where one object is corrected and another one found, both masks are the new ones."""
+    (x0, y0, x1, y1), other = VIDEO.box(3, 0), VIDEO.box(3, 1)
+    corrected = [x0, y0, (x0 + x1) / 2, y1]
+    clip = [VIDEO.frame(i) for i in range(4)]
+    masks = []
+    for second in ([corrected], [corrected, other]):
+        found = iter([[VIDEO.box(0, 0)], second])
+        options: Any = {"every": 3, "match_iou": 0.2, "correct_iou": 0.9}
+        *_, last = track_detections(predictor, clip, lambda frame, f=found: next(f), **options)
+        assert last[1] == [1, 2][: len(second)]
+        masks.append(last[2][0])
+    assert torch.equal(*masks)
+
+
+def test_objects_of_a_memory_bank(predictor: LongVideoPredictor, tmp_path: Any) -> None:
+    state = predictor.init_state([VIDEO.frame(0)])
+    predictor.add_new_mask(state, 0, 4, VIDEO.masks(0)[0])
+    predictor.save_memory_bank(state, tmp_path / "bank.pt")
+    oracle = Oracle(VIDEO, 5)
+    clip = [VIDEO.frame(i) for i in range(20)]
+    steps = list(
+        track_detections(predictor, clip, oracle, every=5, memory_bank=tmp_path / "bank.pt")
+    )
+    others = list(range(5, 4 + int(VIDEO.visible(0).sum())))
+    assert [step[1] for step in steps] == [[4, *others]] * 20
+    assert steps[0][3][0] == 4
+    assert iou(steps[-1][2][0, 0] > 0, VIDEO.masks(19)[0]) > 0.8
+
+
 def test_limits(predictor: LongVideoPredictor) -> None:
     clip = [VIDEO.frame(i) for i in range(3)]
     shown = [VIDEO.box(0, number) for number in np.flatnonzero(VIDEO.visible(0))]
@@ -217,6 +247,7 @@ def test_what_a_detector_may_return() -> None:
         (np.zeros((0, 4)), 0, []),
         (boxes, 2, [None, None]),
         (torch.from_numpy(boxes), 2, [None, None]),
+        (torch.tensor(boxes, dtype=torch.bfloat16, requires_grad=True), 2, [None, None]),
         ((boxes, [0.5, 0.6]), 2, [None, None]),
         ((boxes, [0.5, 0.6], ["a", "b"]), 2, ["a", "b"]),
         (Detections(boxes, labels=["a", "b"]), 2, ["a", "b"]),

@@ -193,11 +193,10 @@ def test_how_often_the_encoder_runs(ours: LongVideoPredictor, mp4: Path) -> None
     )
     frames = [f for f, _, _ in ours.propagate_in_video(state, max_frame_num_to_track=10)]
     assert frames == list(range(11))
-    assert sum(seen) == 10  # frame 0 was encoded when it was prompted
-    assert seen == [4, 4, 2]
+    assert seen == [4, 4, 4]  # 0 to 3 (0 was encoded when it was prompted), 4 to 7, 8 to 11
     seen.clear()
     list(ours.propagate_in_video(state, start_frame_idx=11, max_frame_num_to_track=5, reverse=True))
-    assert seen == [4, 2]
+    assert seen == [4]  # 8 to 11 are at hand
     hook.remove()
 
 
@@ -213,6 +212,43 @@ def test_a_damaged_frame_is_met_where_it_is(
     assert [next(steps)[0] for _ in range(7)] == list(range(7))
     with pytest.raises(RuntimeError, match="cannot be read as an image"):
         next(steps)
+
+
+def test_going_on_encodes_the_same_frames_together(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+) -> None:
+    options = {"frames_per_encode": 4, "snapshot_every": 15, "snapshot_dir": tmp_path / "s"}
+    expected = list(ours.propagate_in_video(prompted(ours, mp4, **options)))
+    steps = ours.propagate_in_video(
+        prompted(ours, mp4, **options), save_every=18, save_path=tmp_path / "state.pt"
+    )
+    for frame_idx, _, _ in steps:
+        if frame_idx == 40:
+            break
+    state = ours.load_state(tmp_path / "state.pt")
+    rest = list(ours.resume_propagation(state))
+    assert rest[0][0] == 36
+    for a, b in zip(rest, expected[36:], strict=True):
+        assert torch.equal(a[2], b[2])
+
+
+def test_a_bank_holds_the_objects_that_were_asked_for(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+) -> None:
+    """Not the batch that their memories lie in."""
+    sizes = {}
+    for batch_objects in (False, True):
+        state = prompted(ours, mp4, batch_objects=batch_objects)
+        list(ours.propagate_in_video(state, max_frame_num_to_track=3))
+        ours.save_memory_bank(state, tmp_path / "bank.pt", obj_ids=["two"])
+        sizes[batch_objects] = (tmp_path / "bank.pt").stat().st_size
+        ours.remove_object(state, 1)
+        ours.remove_object(state, 3)
+        outputs = state["output_dict_per_obj"][0]["cond_frame_outputs"][0]
+        assert outputs["maskmem_features"].untyped_storage().nbytes() == (
+            outputs["maskmem_features"].nbytes
+        )
+    assert sizes[True] <= sizes[False]
 
 
 def test_bad_numbers_of_frames(ours: LongVideoPredictor, mp4: Path) -> None:

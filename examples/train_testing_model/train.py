@@ -87,6 +87,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
         objective.load_state_dict(saved["objective"])
         optimizer.load_state_dict(saved["optimizer"])
         average, step, spent = saved["average"], saved["step"], saved["spent"]
+        for parameter in optimizer.state:  # as zero_grad leaves those that a step does not use
+            parameter.grad = torch.zeros_like(parameter)
 
     total = sum(stage.steps for stage in SCHEDULE)
     started = saved_at = time.perf_counter()
