@@ -1,5 +1,6 @@
 """Fixtures that many tests share: videos and models, made once a run."""
 
+import os
 from pathlib import Path
 
 import models
@@ -11,6 +12,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from longsam import LongVideoPredictor
 
 torch.set_num_threads(1)  # one process a core (pytest-xdist), and the same sums in each
+os.environ["OMP_NUM_THREADS"] = "1"  # so too in processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def test_notebook(tmp_path: Path) -> None:
     """Every cell runs; pictures come out, and what it says is right."""
     notebook = nbformat.read(ROOT / "examples" / "long_video.ipynb", as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
