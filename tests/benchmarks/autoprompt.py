@@ -20,7 +20,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -90,7 +89,6 @@ def run(detector_name: str, num_frames: int) -> dict[str, Any]:
     stretch: list[list[Any]] = [[0, False] for _ in range(3)]  # frames so far, found
     stretches: list[tuple[int, bool]] = []
     tracked = visible = 0
-    started = time.perf_counter()
     for frame_idx, obj_ids, mask_logits, _ in track_detections(
         predictor, iter(video), detector, every=EVERY, batch_objects=True
     ):
@@ -115,14 +113,12 @@ def run(detector_name: str, num_frames: int) -> dict[str, Any]:
             if max(ious, default=0.0) > 0.5:
                 tracked += 1
                 stretch[number][1] = True
-    seconds = time.perf_counter() - started
     stretches += [tuple(one) for one in stretch if one[0]]
     counted = [found for length, found in stretches if length >= LEAST_STRETCH]
     false = [obj_id for obj_id in lasted if best.get(obj_id, 0.0) <= 0.5]
     tenth = num_frames // 10
     return {
         "frames": len(resident),
-        "frames_per_second": round(len(resident) / seconds, 1),
         "stretches": len(counted),
         "stretches_found": sum(counted),
         "visible_objects_with_a_mask": round(tracked / visible, 4),
