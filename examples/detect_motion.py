@@ -79,9 +79,10 @@ def main() -> None:
         world = SyntheticVideo(7, options.frames, (240, 320), still_background=True)
         video = options.out / "video.mp4"
         world.write(video)
-    predictor = load_predictor()
     if options.checkpoint:
         predictor = build_long_video_predictor(options.config, options.checkpoint)
+    else:
+        predictor = load_predictor()
 
     scores, missed = [], 0
     first_frame_of: dict[int, int] = {}

@@ -40,9 +40,10 @@ def main() -> None:
         (result,) = detector(frame[..., ::-1], verbose=False)  # it takes BGR
         return supervision.Detections.from_ultralytics(result)
 
-    predictor = load_predictor()
     if options.checkpoint:
         predictor = build_long_video_predictor(options.config, options.checkpoint)
+    else:
+        predictor = load_predictor()
     known: set[int] = set()
     with MaskWriter(options.out / "masks", "rle") as writer:
         for frame_idx, obj_ids, mask_logits, labels in track_detections(

@@ -121,9 +121,10 @@ def main() -> None:
         source = generated(options.frames)
     elif source.isdigit():
         source = int(source)
-    predictor = load_predictor()
     if options.checkpoint:
         predictor = build_long_video_predictor(options.config, options.checkpoint)
+    else:
+        predictor = load_predictor()
     with LiveVideo(source, mode="newest") as live:
         num_tracked = run(predictor, live, Window())
     cv2.destroyAllWindows()

@@ -134,6 +134,7 @@ def track_detections(
     min_score: float = 0.5,
     match_iou: float = 0.3,
     correct_iou: float = 0.5,
+    min_hits: int = 2,
     retire_after: int = 100,
     max_objects: int | None = None,
     max_prompt_frames: int | None = 8,
@@ -144,7 +145,8 @@ def track_detections(
     Every few frames the detector is asked, and its boxes are matched one to one with the boxes
     around the tracked masks so that the sum of IoUs is largest. A detection that matches confirms
     its object, or corrects it where the two differ much; one that matches nothing becomes a new
-    object. Where nothing is detected nothing changes: objects are tracked on.
+    object, which is yielded once a second detection has confirmed it. Where nothing is detected
+    nothing changes for confirmed objects: they are tracked on.
 
     Objects have ids of their own, counted from 1 and never used again; two things of one label are
     two objects. A detection changes nothing where it is not clear whose it is: where it holds most
@@ -161,10 +163,14 @@ def track_detections(
         match_iou: The least IoU between the box of a detection and that of a mask for a match.
         correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. At most
             `match_iou` never corrects.
+        min_hits: How many times in a row a new object has to be detected, its first time included,
+            before it is yielded; an object missed before is dropped, as SORT and DeepSORT do. So
+            boxes around nothing seldom become objects, and an object's first masks come
+            `every * (min_hits - 1)` frames after its first detection. 1 yields it at once.
         retire_after: An object whose mask was empty whenever the detector was asked, over so many
             frames, is no longer tracked; should it come back, it is a new one.
-        max_objects: How many objects are tracked at most; detections beyond are ignored while that
-            many are tracked. None is no limit.
+        max_objects: How many objects are tracked at most, with those not yet yielded; detections
+            beyond are ignored while that many are tracked. None is no limit.
         max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
         **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
             objects are tracked from frame 0 on under their ids, which are their labels too.
@@ -178,9 +184,9 @@ def track_detections(
         ValueError: An option has a wrong value, or the detector returns something else.
         RuntimeError: A frame cannot be read.
     """
-    for name, number in (("every", every), ("retire_after", retire_after)):
+    for name, number in (("every", every), ("min_hits", min_hits), ("retire_after", retire_after)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} is {number!r}; it must be a number of frames, at least 1.")
+            raise ValueError(f"{name} is {number!r}; it must be a whole number, at least 1.")
     for name, share in (
         ("min_score", min_score),
         ("match_iou", match_iou),
@@ -201,6 +207,7 @@ def track_detections(
         min_score,
         match_iou,
         correct_iou,
+        min_hits,
         retire_after,
         max_objects,
     )
@@ -213,53 +220,48 @@ class _Object:
 
     label: Any
     seen_since: int  # from which look on its mask was not empty
+    hits: int  # how often it was detected
+    last_hit: int  # on which frame for the last time
     empty_since: int | None = None  # from which look on it was
 
 
+@dataclass
 class _Tracker:
-    def __init__(
-        self,
-        predictor: LongVideoPredictor,
-        state: _upstream.State,
-        detector: Detector,
-        source: FrameSource,
-        every: int,
-        min_score: float,
-        match_iou: float,
-        correct_iou: float,
-        retire_after: int,
-        max_objects: int | None,
-    ):
-        self._predictor = predictor
-        self._state = state
-        self._detector = detector
-        self._source = source
-        self._every = every
-        self._min_score = min_score
-        self._match_iou = match_iou
-        self._correct_iou = correct_iou
-        self._retire_after = retire_after
-        self._max_objects = max_objects
+    """The arguments are those of `track_detections`; `source` gives frames in their own size."""
+
+    predictor: LongVideoPredictor
+    state: _upstream.State
+    detector: Detector
+    source: FrameSource
+    every: int
+    min_score: float
+    match_iou: float
+    correct_iou: float
+    min_hits: int
+    retire_after: int
+    max_objects: int | None
+
+    def __post_init__(self) -> None:
         # Objects of a memory bank are known from the start; they are labelled with their ids.
         self._objects: dict[Any, _Object] = {
-            obj_id: _Object(obj_id, 0) for _, obj_id in _upstream.objects(state)
+            obj_id: _Object(obj_id, 0, self.min_hits, 0)
+            for _, obj_id in _upstream.objects(self.state)
         }
-        self._last_image: tuple[int, Frame] = -1, np.empty((0, 0, 3), np.uint8)
         self._num_ever = max((i for i in self._objects if isinstance(i, int)), default=0)
+        self._last_image: tuple[int, Frame] = -1, np.empty((0, 0, 3), np.uint8)
 
     def run(self) -> Generator[LabelledStep, None, None]:
         """All frames, in passes from one change of objects or prompts to the next."""
         next_frame = 0
         try:
-            while next_frame < self._source.num_frames:
+            while next_frame < self.source.num_frames:
                 with closing(self._pass(next_frame)) as steps:
                     for frame_idx, tracked in steps:
                         next_frame = frame_idx + 1
                         mask_logits, is_changed = tracked, False
-                        if frame_idx % self._every == 0:
+                        if frame_idx % self.every == 0:
                             mask_logits, is_changed = self._look(frame_idx, tracked)
-                        labels = [known.label for known in self._objects.values()]
-                        yield frame_idx, list(self._objects), mask_logits, labels
+                        yield self._confirmed(frame_idx, mask_logits)
                         if is_changed:
                             break
                     else:
@@ -269,22 +271,22 @@ class _Tracker:
         except EndOfVideoError as end:
             warnings.warn(f"{end} Tracking ends there.", stacklevel=2)
         finally:
-            if not isinstance(self._source, LiveVideo):
-                self._source.close()
+            if not isinstance(self.source, LiveVideo):
+                self.source.close()
 
     def _pass(self, start: int) -> Generator[tuple[int, torch.Tensor], None, None]:
         """Frames from one on, tracked if there is anything to track."""
         if not self._objects:
-            height, width = self._source.frame_size
-            nothing = torch.zeros((0, 1, height, width), device=self._predictor.device)
-            for frame_idx in range(start, self._source.num_frames):
-                if not isinstance(self._source, LiveVideo):
+            height, width = self.source.frame_size
+            nothing = torch.zeros((0, 1, height, width), device=self.predictor.device)
+            for frame_idx in range(start, self.source.num_frames):
+                if not isinstance(self.source, LiveVideo):
                     self._image(frame_idx)  # is there such a frame?
                 elif frame_idx > 0:
-                    self._predictor.advance(self._state)
+                    self.predictor.advance(self.state)
                 yield frame_idx, nothing
             return
-        steps = self._predictor.propagate_in_video(self._state, start_frame_idx=start)
+        steps = self.predictor.propagate_in_video(self.state, start_frame_idx=start)
         with closing(steps):
             with _upstream.no_progress_bar():  # there may be many passes
                 first = next(steps, None)
@@ -301,26 +303,30 @@ class _Tracker:
         """
         staying = self._retire(frame_idx, mask_logits[:, 0] > 0)
         first_new = self._num_ever + 1
-        is_changed = len(staying) < len(mask_logits)
+        num_before = len(mask_logits)
         mask_logits = mask_logits[staying]
-        found = as_detections(self._detector(self._image(frame_idx)))
+        found = as_detections(self.detector(self._image(frame_idx)))
         found = self._usable(found)
         prompts = self._prompts(frame_idx, found, mask_logits[:, 0] > 0)
-        rows = dict(
-            zip(self._objects, torch.split(mask_logits, 1), strict=False)
-        )  # new ones have none yet
+        # New objects come last and have no row yet.
+        rows = dict(zip(self._objects, torch.split(mask_logits, 1), strict=False))
         for obj_id, box in prompts.items():
-            _, ids, after = self._predictor.add_new_points_or_box(
-                self._state, frame_idx, obj_id, box=box.astype(np.float32)
+            _, ids, after = self.predictor.add_new_points_or_box(
+                self.state, frame_idx, obj_id, box=box.astype(np.float32)
             )
             row = list(ids).index(obj_id)
             rows[obj_id] = after[row : row + 1]
-            is_changed = True
         if prompts:
             mask_logits = torch.cat([rows[obj_id] for obj_id in self._objects])
-        if first_new in self._objects:
-            mask_logits = mask_logits[self._accept(mask_logits[:, 0] > 0, first_new)]
-        return mask_logits, is_changed
+        mask_logits = mask_logits[self._accept(frame_idx, mask_logits[:, 0] > 0, first_new)]
+        return mask_logits, bool(prompts) or len(mask_logits) < num_before
+
+    def _confirmed(self, frame_idx: int, mask_logits: torch.Tensor) -> LabelledStep:
+        """What is yielded of a frame: the objects that were detected often enough."""
+        shown = {i: one.label for i, one in self._objects.items() if one.hits >= self.min_hits}
+        if len(shown) < len(mask_logits):
+            mask_logits = mask_logits[[obj_id in shown for obj_id in self._objects]]
+        return frame_idx, list(shown), mask_logits, list(shown.values())
 
     def _prompts(
         self, frame_idx: int, found: Detections, masks: torch.Tensor
@@ -334,23 +340,26 @@ class _Tracker:
         of_masks, of_boxes = _shares_inside(masks, found.boxes)
         holds, is_part = (of_masks > MOSTLY) & alike, (of_boxes > MOSTLY) & alike
         pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
-        matched = {d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self._match_iou}
+        matched = {d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self.match_iou}
+        for o in matched.values():
+            self._objects[objects[o]].hits += 1
+            self._objects[objects[o]].last_hit = frame_idx
         prompts = {
             objects[o]: found.boxes[d]
             for d, o in matched.items()
-            if overlap[d, o] < self._correct_iou and holds[d].sum() < 2
+            if overlap[d, o] < self.correct_iou and holds[d].sum() < 2
         }
-        is_of = holds | is_part | ((overlap >= self._match_iou) & alike)
+        is_of = holds | is_part | ((overlap >= self.match_iou) & alike)
         new: list[int] = []
         for d in np.argsort(-found.scores):
             same = [n for n in new if found.labels[n] == found.labels[d]]
             is_known = d in matched or is_of[d].any()
-            is_twice = (_ious(found.boxes[[d]], found.boxes[same]) >= self._match_iou).any()
-            if is_known or is_twice or len(self._objects) == self._max_objects:
+            is_twice = (_ious(found.boxes[[d]], found.boxes[same]) >= self.match_iou).any()
+            if is_known or is_twice or len(self._objects) == self.max_objects:
                 continue
             new.append(d)
             self._num_ever += 1
-            self._objects[self._num_ever] = _Object(found.labels[d], frame_idx)
+            self._objects[self._num_ever] = _Object(found.labels[d], frame_idx, 1, frame_idx)
             prompts[self._num_ever] = found.boxes[d]
         return prompts
 
@@ -370,15 +379,15 @@ class _Tracker:
                     known.seen_since, known.empty_since = frame_idx, None
             elif known.empty_since is None:
                 known.empty_since = frame_idx
-            elif frame_idx - known.empty_since >= self._retire_after:
+            elif frame_idx - known.empty_since >= self.retire_after:
                 gone.add(row)
         for one, other in _same(masks):
             # The one that came last has come to where the other was.
             gone.add(max(one, other, key=lambda r: (self._objects[objects[r]].seen_since, r)))
         return self._let_go(gone)
 
-    def _accept(self, masks: torch.Tensor, first_new: int) -> list[int]:
-        """Let go of new objects that turn out to be known ones, or nothing.
+    def _accept(self, frame_idx: int, masks: torch.Tensor, first_new: int) -> list[int]:
+        """Let go of new objects that turn out to be known ones, or nothing, or that were missed.
 
         Returns:
             The rows of the objects that stay.
@@ -386,29 +395,35 @@ class _Tracker:
         objects = list(self._objects)
         gone = {row for row, is_seen in enumerate(masks.flatten(1).any(1).tolist()) if not is_seen}
         gone |= {other for _, other in _same(masks)}  # new ones come last
-        return self._let_go({row for row in gone if row >= objects.index(first_new)})
+        num_old = objects.index(first_new) if first_new in self._objects else len(objects)
+        missed = {
+            row
+            for row, known in enumerate(self._objects.values())
+            if known.hits < self.min_hits and known.last_hit < frame_idx
+        }
+        return self._let_go({row for row in gone if row >= num_old} | missed)
 
     def _let_go(self, rows: set[int]) -> list[int]:
         """Track some objects no longer; returns the rows of the others."""
         objects = list(self._objects)
         for row in rows:
             del self._objects[objects[row]]
-            self._predictor.remove_object(self._state, objects[row], need_output=False)
+            self.predictor.remove_object(self.state, objects[row], need_output=False)
         return [row for row in range(len(objects)) if row not in rows]
 
     def _image(self, frame_idx: int) -> Frame:
-        if isinstance(self._source, LiveVideo):
-            return self._source.frame
+        if isinstance(self.source, LiveVideo):
+            return self.source.frame
         if self._last_image[0] != frame_idx:
-            (image,) = self._source.read(frame_idx, frame_idx + 1)
+            (image,) = self.source.read(frame_idx, frame_idx + 1)
             self._last_image = frame_idx, image
         return self._last_image[1]
 
     def _usable(self, found: Detections) -> Detections:
         """Those of enough score, cut to the frame."""
-        height, width = self._source.frame_size
+        height, width = self.source.frame_size
         boxes = found.boxes.clip(0, [width, height, width, height])
-        usable = (found.scores >= self._min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        usable = (found.scores >= self.min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         labels = [label for label, is_usable in zip(found.labels, usable, strict=True) if is_usable]
         return Detections(boxes[usable], found.scores[usable], labels)
 

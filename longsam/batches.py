@@ -63,30 +63,33 @@ class Batches:
             self._answers.clear()
             self._before, self._now = self._now, {}
         if obj_idx not in self._answers:
-            self._track_group(state, obj_idx, frame_idx, reach, infer, reverse=reverse)
+            past = range(frame_idx - reach, frame_idx)
+            if reverse:
+                past = range(frame_idx + 1, frame_idx + reach + 1)
+            group = self._group(state, obj_idx, frame_idx, past)
+            output, mask_logits = infer(self._together(state, group, past), len(group))
+            outputs = [_row(output, i) for i in range(len(group))]
+            for i, member in enumerate(group):
+                self._answers[member] = outputs[i], mask_logits[i : i + 1]
+            self._now[group, frame_idx] = outputs, output
         return self._answers.pop(obj_idx)
 
-    def _track_group(
-        self,
-        state: State,
-        obj_idx: int,
-        frame_idx: int,
-        reach: int,
-        infer: Callable[[dict[str, Any], int], Answer],
-        *,
-        reverse: bool,
-    ) -> None:
-        own = _remembered(state, obj_idx, frame_idx, reach, reverse=reverse)
+    def _group(self, state: State, obj_idx: int, frame_idx: int, past: range) -> Group:
+        """An object and those after it that are tracked on this frame from the same frames."""
+        own = _remembered(state, obj_idx, past)
         alike = [
             other
             for other, _ in _upstream.objects(state)
             if other > obj_idx
             and frame_idx not in _upstream.conditioning_outputs(state, other)
-            and _remembered(state, other, frame_idx, reach, reverse=reverse) == own
+            and _remembered(state, other, past) == own
         ]
-        group = (obj_idx, *alike)[: self.most]
-        conditioning, tracked = own
-        together = {
+        return (obj_idx, *alike)[: self.most]
+
+    def _together(self, state: State, group: Group, past: range) -> dict[str, dict[int, Output]]:
+        """What a group remembers, as the outputs of one object that is a batch."""
+        conditioning, tracked = _remembered(state, group[0], past)
+        return {
             "cond_frame_outputs": {
                 f: self._join(
                     group, f, [_upstream.conditioning_outputs(state, i)[f] for i in group]
@@ -98,11 +101,6 @@ class Batches:
                 for f in tracked
             },
         }
-        output, mask_logits = infer(together, len(group))
-        outputs = [_row(output, i) for i in range(len(group))]
-        for i, member in enumerate(group):
-            self._answers[member] = outputs[i], mask_logits[i : i + 1]
-        self._now[group, frame_idx] = outputs, output
 
     def _join(self, group: Group, frame_idx: int, outputs: list[Output]) -> Output:
         """The memories of several objects of one frame as one batch."""
@@ -124,18 +122,10 @@ class Batches:
         return batch
 
 
-def _remembered(
-    state: State, obj_idx: int, frame_idx: int, reach: int, *, reverse: bool
-) -> tuple[list[int], list[int]]:
-    """Which frames an object's mask on a frame is made from: conditioning ones, tracked ones."""
-    past = range(frame_idx + 1, frame_idx + reach + 1)
-    if not reverse:
-        past = range(frame_idx - reach, frame_idx)
+def _remembered(state: State, obj_idx: int, past: range) -> tuple[list[int], list[int]]:
+    """The frames a mask is made from: conditioning ones, and tracked ones of the past."""
     tracked = _upstream.tracked_outputs(state, obj_idx)
-    return (
-        sorted(_upstream.conditioning_outputs(state, obj_idx)),
-        [f for f in past if f in tracked],
-    )
+    return sorted(_upstream.conditioning_outputs(state, obj_idx)), [f for f in past if f in tracked]
 
 
 def _row(output: Output, i: int) -> Output:

@@ -1,5 +1,6 @@
 """Objects from a detector: found, followed, corrected, retired."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from longsam.autoprompt import Detections, _same, as_detections, track_detection
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 VIDEO = SyntheticVideo(3, 100)
+
+at_once = partial(track_detections, min_hits=1)  # what is detected once is an object
 
 
 class Oracle:
@@ -58,7 +61,7 @@ def owners(video: SyntheticVideo, steps: Any) -> tuple[dict[int, set[int]], floa
 def test_every_object_is_found_once(predictor: LongVideoPredictor, is_live: bool) -> None:
     oracle = Oracle(VIDEO, 10)
     video = iter(VIDEO) if is_live else VIDEO
-    steps = list(track_detections(predictor, video, oracle, every=10))
+    steps = list(at_once(predictor, video, oracle, every=10))
     assert [step[0] for step in steps] == list(range(100))
     assert oracle.asked == list(range(0, 100, 10))
     ids_of, share = owners(VIDEO, steps)
@@ -70,7 +73,7 @@ def test_every_object_is_found_once(predictor: LongVideoPredictor, is_live: bool
 def test_with_no_detection_nothing_changes(predictor: LongVideoPredictor) -> None:
     """What is found on frame 0 is tracked as if it had been prompted there and left alone."""
     oracle = Oracle(VIDEO, 10, silent=range(1, 100))
-    steps = list(track_detections(predictor, VIDEO, oracle, every=10))
+    steps = list(at_once(predictor, VIDEO, oracle, every=10))
     state = predictor.init_state(VIDEO)
     for number in np.flatnonzero(VIDEO.visible(0)):
         predictor.add_new_points_or_box(state, 0, number + 1, box=VIDEO.box(0, number))
@@ -82,7 +85,7 @@ def test_with_no_detection_nothing_changes(predictor: LongVideoPredictor) -> Non
 
 def test_nothing_there(predictor: LongVideoPredictor) -> None:
     for video in (VIDEO, iter(VIDEO)):
-        steps = list(track_detections(predictor, video, lambda frame: None))
+        steps = list(at_once(predictor, video, lambda frame: None))
         assert [step[0] for step in steps] == list(range(100))
         assert all(ids == labels == [] for _, ids, _, labels in steps)
         assert all(mask_logits.shape == (0, 1, 256, 256) for _, _, mask_logits, _ in steps)
@@ -90,7 +93,7 @@ def test_nothing_there(predictor: LongVideoPredictor) -> None:
 
 def test_objects_that_come_later(predictor: LongVideoPredictor) -> None:
     oracle = Oracle(VIDEO, 5, silent=range(33))
-    steps = list(track_detections(predictor, VIDEO, oracle, every=5, batch_objects=True))
+    steps = list(at_once(predictor, VIDEO, oracle, every=5, batch_objects=True))
     assert all(ids == [] for _, ids, _, _ in steps[:35])
     assert steps[35][1] == list(range(1, VIDEO.visible(35).sum() + 1))
     assert owners(VIDEO, steps[35:])[1] > 0.95
@@ -120,7 +123,7 @@ def test_a_match_confirms_or_corrects(predictor: LongVideoPredictor) -> None:
             clip = [VIDEO.frame(i) for i in range(30)]
             ids = [
                 ids
-                for _, ids, _, _ in track_detections(
+                for _, ids, _, _ in at_once(
                     predictor, clip, detector, match_iou=0.3, correct_iou=0.6
                 )
             ]
@@ -137,9 +140,7 @@ def test_who_is_gone_is_retired_and_comes_back_as_another(predictor: LongVideoPr
     def detector(frame: np.ndarray) -> Any:
         return None if np.array_equal(frame, grey) else [VIDEO.box(0, 0)]
 
-    steps = list(
-        track_detections(predictor, clip, detector, every=10, retire_after=30, correct_iou=0)
-    )
+    steps = list(at_once(predictor, clip, detector, every=10, retire_after=30, correct_iou=0))
     ids = [step[1] for step in steps]
     assert ids[:40] == [[1]] * 40
     assert ids[50:80] == [[]] * 30
@@ -153,7 +154,7 @@ def test_detections_that_are_not_clear_change_nothing(predictor: LongVideoPredic
     jitter = [boxes[0], boxes[0] + [1, 1, 2, 2], boxes[1]]
     found = iter([jitter, [around], [*jitter, around]])
     clip = [VIDEO.frame(i) for i in range(9)]
-    steps = list(track_detections(predictor, clip, lambda frame: next(found), every=3))
+    steps = list(at_once(predictor, clip, lambda frame: next(found), every=3))
     assert [ids for _, ids, _, _ in steps] == [[1, 2]] * 9
 
 
@@ -164,7 +165,7 @@ def test_one_thing_is_one_object(predictor: LongVideoPredictor) -> None:
         [([box, box], [0.9, 0.8], ["dog", "wolf"]), None, ([VIDEO.box(6, 0)], None, ["cat"])]
     )
     clip = [VIDEO.frame(i) for i in range(9)]
-    steps = list(track_detections(predictor, clip, lambda frame: next(found), every=3))
+    steps = list(at_once(predictor, clip, lambda frame: next(found), every=3))
     assert [step[1] for step in steps] == [[1]] * 9
     assert all(labels == ["dog"] and len(logits) == 1 for _, _, logits, labels in steps)
 
@@ -184,7 +185,7 @@ def test_a_correction_beside_a_new_object_is_yielded(predictor: LongVideoPredict
     for second in ([corrected], [corrected, other]):
         found = iter([[VIDEO.box(0, 0)], second])
         options: Any = {"every": 3, "match_iou": 0.2, "correct_iou": 0.9}
-        *_, last = track_detections(predictor, clip, lambda frame, f=found: next(f), **options)
+        *_, last = at_once(predictor, clip, lambda frame, f=found: next(f), **options)
         assert last[1] == [1, 2][: len(second)]
         masks.append(last[2][0])
     assert torch.equal(*masks)
@@ -196,13 +197,32 @@ def test_objects_of_a_memory_bank(predictor: LongVideoPredictor, tmp_path: Any) 
     predictor.save_memory_bank(state, tmp_path / "bank.pt")
     oracle = Oracle(VIDEO, 5)
     clip = [VIDEO.frame(i) for i in range(20)]
-    steps = list(
-        track_detections(predictor, clip, oracle, every=5, memory_bank=tmp_path / "bank.pt")
-    )
+    steps = list(at_once(predictor, clip, oracle, every=5, memory_bank=tmp_path / "bank.pt"))
     others = list(range(5, 4 + int(VIDEO.visible(0).sum())))
     assert [step[1] for step in steps] == [[4, *others]] * 20
     assert steps[0][3][0] == 4
     assert iou(steps[-1][2][0, 0] > 0, VIDEO.masks(19)[0]) > 0.8
+
+
+@pytest.mark.parametrize("min_hits", [2, 3])
+def test_objects_are_yielded_when_confirmed(predictor: LongVideoPredictor, min_hits: int) -> None:
+    """Masks are those of an object yielded at once; one that is missed before is dropped."""
+    clip = [VIDEO.frame(i) for i in range(20)]
+    shown, box = [VIDEO.box(i, 0) for i in range(20)], [VIDEO.box(i, 1) for i in range(20)]
+    # Of two objects one is detected always, the other one missed at the second look.
+    found = iter([[shown[0], box[0]], [shown[5]], [shown[10], box[10]], [shown[15], box[15]]])
+    steps = list(
+        track_detections(
+            predictor, clip, lambda frame: next(found), every=5, min_hits=min_hits, correct_iou=0
+        )
+    )
+    expected = {2: [[], [1], [1], [1, 3]], 3: [[], [], [1], [1]]}[min_hits]
+    assert [ids for _, ids, _, _ in steps] == [ids for ids in expected for _ in range(5)]
+    assert all(len(ids) == len(logits) == len(labels) for _, ids, logits, labels in steps)
+    found = iter([[shown[i]] for i in (0, 5, 10, 15)])
+    alone = list(at_once(predictor, clip, lambda frame: next(found), every=5, correct_iou=0))
+    for mine, same in zip(steps[10:], alone[10:], strict=True):
+        assert torch.equal(mine[2][:1], same[2])
 
 
 def test_limits(predictor: LongVideoPredictor) -> None:
@@ -210,10 +230,10 @@ def test_limits(predictor: LongVideoPredictor) -> None:
     shown = [VIDEO.box(0, number) for number in np.flatnonzero(VIDEO.visible(0))]
     scores = [0.6, 0.9, 0.3][: len(shown)]
     for options, count in (({}, 2), ({"min_score": 0.7}, 1), ({"max_objects": 1}, 1)):
-        steps = list(track_detections(predictor, clip, lambda frame: (shown, scores), **options))
+        steps = list(at_once(predictor, clip, lambda frame: (shown, scores), **options))
         assert len(steps[0][1]) == count
     outside = [[-50, -50, -10, -10], [200, 200, 300, 300]]
-    steps = list(track_detections(predictor, clip, lambda frame: outside))
+    steps = list(at_once(predictor, clip, lambda frame: outside))
     assert len(steps[0][1]) == 1
 
 
@@ -224,7 +244,7 @@ def test_memory_stays_the_same(predictor: LongVideoPredictor) -> None:
     predictor.init_state = lambda *a, **k: states.append(init_state(*a, **k)) or states[-1]  # type: ignore
     try:
         video = SyntheticVideo(1, 400, num_objects=1)
-        steps = track_detections(
+        steps = at_once(
             predictor, video, Oracle(video, 5), every=5, correct_iou=1.0, max_prompt_frames=4
         )
         held = [
@@ -280,7 +300,14 @@ def test_what_a_detector_may_return() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"every": 0}, {"retire_after": 1.5}, {"min_score": 2}, {"match_iou": -1}, {"max_objects": 0}],
+    [
+        {"every": 0},
+        {"min_hits": 0},
+        {"retire_after": 1.5},
+        {"min_score": 2},
+        {"match_iou": -1},
+        {"max_objects": 0},
+    ],
 )
 def test_bad_options(predictor: LongVideoPredictor, wrong: Any) -> None:
     (name,) = wrong

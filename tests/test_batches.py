@@ -45,6 +45,10 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
+ROUNDING = 1e-6
+"""Of logits: 1.4e-7 is the most that was seen between a batch and the loop."""
+
+
 def prompted(predictor: LongVideoPredictor, video: Any, **options: Any) -> Any:
     state = predictor.init_state(video, **options)
     for obj_id, prompt in PROMPTS.items():
@@ -55,8 +59,11 @@ def prompted(predictor: LongVideoPredictor, video: Any, **options: Any) -> Any:
 def assert_close(mine: list[Step], expected: list[Step]) -> None:
     assert [step[:2] for step in mine] == [step[:2] for step in expected]
     for (frame_idx, _, a), (_, _, b) in zip(mine, expected, strict=True):
-        assert (a - b).abs().max() < 1e-4, frame_idx
-        assert torch.equal(a > 0, b > 0), frame_idx
+        assert (a - b).abs().max() < ROUNDING, frame_idx
+        # With random weights a logit may lie so near 0 that rounding alone turns its sign.
+        is_clear = b.abs() > ROUNDING
+        assert torch.equal((a > 0) & is_clear, (b > 0) & is_clear), frame_idx
+        assert is_clear.float().mean() > 0.999, frame_idx
     assert any((step[2] > 0).any() for step in expected)
 
 

@@ -40,6 +40,18 @@ def assert_same_memories(ours: Any, theirs: Any, frames: range) -> None:
                 assert torch.equal(mine[frame_idx][name], wanted[frame_idx][name])
 
 
+def assert_corrected_alike(
+    ours: Any, mine: Any, upstream: Any, theirs: Any, frame_idx: int
+) -> None:
+    """A correction, and tracking on from it."""
+    returned = [
+        predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
+        for predictor, state in ((ours, mine), (upstream, theirs))
+    ]
+    assert torch.equal(returned[0][2], returned[1][2])
+    assert_equal(track(ours, mine, frame_idx), track(upstream, theirs, frame_idx))
+
+
 @pytest.mark.parametrize("frame_idx", [1, 30, 33, 47, 60, 99])
 def test_a_correction_far_back(
     upstream: SAM2VideoPredictor,
@@ -54,12 +66,7 @@ def test_a_correction_far_back(
     ours.rewind(mine, frame_idx)
     assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
     for _ in range(2):  # and once more, from what the correction has changed
-        returned = [
-            predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
-            for predictor, state in ((ours, mine), (upstream, theirs))
-        ]
-        assert torch.equal(returned[0][2], returned[1][2])
-        assert_equal(track(ours, mine, frame_idx), track(upstream, theirs, frame_idx))
+        assert_corrected_alike(ours, mine, upstream, theirs, frame_idx)
         frame_idx = max(1, frame_idx - 20)
         ours.rewind(mine, frame_idx)
         assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
@@ -169,12 +176,7 @@ def test_snapshots_outlive_a_crash(
     assert set(folder.iterdir()) == indexed
     ours.rewind(mine, frame_idx)
     assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
-    returned = [
-        predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
-        for predictor, state in ((ours, mine), (upstream, theirs))
-    ]
-    assert torch.equal(returned[0][2], returned[1][2])
-    assert_equal(track(ours, mine, frame_idx), track(upstream, theirs, frame_idx))
+    assert_corrected_alike(ours, mine, upstream, theirs, frame_idx)
 
 
 def test_a_temporary_folder_goes_with_the_session(ours: LongVideoPredictor, mp4: Path) -> None:

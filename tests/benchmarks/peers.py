@@ -30,6 +30,9 @@ import numpy as np
 import report
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import models
+
 from longsam.testing import (
     CHECKPOINT,
     CONFIG,
@@ -60,11 +63,7 @@ def longsam() -> Callable[[Path, Path], Masks]:
 
 
 def upstream(is_async: bool) -> Callable[[Path, Path], Masks]:
-    from sam2.build_sam import build_sam2_video_predictor
-
-    predictor = build_sam2_video_predictor(
-        CONFIG, str(CHECKPOINT), device="cpu", hydra_overrides_extra=list(OVERRIDES)
-    )
+    predictor = models.build_upstream(CHECKPOINT, overrides=OVERRIDES)
 
     def track(video: Path, folder: Path) -> Masks:
         if not is_async:
@@ -94,12 +93,9 @@ def followed(predictor: Any, state: Any) -> Masks:
 def simple_sam2() -> Callable[[Path, Path], Masks]:
     """Its masks come all at once, as PNGs, when it is done."""
     from PIL import Image
-    from sam2.build_sam import build_sam2_video_predictor
     from simple_sam2 import SAM2Service
 
-    predictor = build_sam2_video_predictor(
-        CONFIG, str(CHECKPOINT), device="cpu", hydra_overrides_extra=list(OVERRIDES)
-    )
+    predictor = models.build_upstream(CHECKPOINT, overrides=OVERRIDES)
 
     def track(video: Path, folder: Path) -> Masks:
         service = SAM2Service(CONFIG, str(CHECKPOINT), storage_dir=str(folder), device="cpu")

@@ -52,6 +52,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def numbers_so_far(name: str) -> dict[str, Any]:
+    """What an earlier run has written, for scripts that measure part after part."""
+    path = RESULTS / f"{name}.json"
+    numbers: dict[str, Any] = json.loads(path.read_text())["numbers"] if path.exists() else {}
+    return numbers
+
+
 def write(name: str, numbers: Any) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"

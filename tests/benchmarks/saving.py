@@ -13,7 +13,6 @@ Three parts, into results/saving.json:
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -186,8 +185,7 @@ def main() -> None:
     if options.one:
         run(options.one, options.kill_at)
         return
-    written = report.RESULTS / "saving.json"
-    numbers = json.loads(written.read_text())["numbers"] if written.exists() else {}
+    numbers = report.numbers_so_far("saving")
     for name, measure in (
         ("cost", cost),
         ("killed", killed),

@@ -450,8 +450,8 @@ def main() -> None:
     options.objects = [int(count) for count in counts.split(",")]
     options.frames = options.frames or (40 if is_cuda else 4)
     warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
-    written = report.RESULTS / f"speed_{options.device}.json"
-    numbers = json.loads(written.read_text())["numbers"] if written.exists() else {}
+    name_of_report = f"speed_{options.device}"
+    numbers = report.numbers_so_far(name_of_report)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         bench = Bench(options, Path(folder))
         for name, measure in (
@@ -469,7 +469,7 @@ def main() -> None:
                 before = numbers.get(name, {}) if name in ("profile", "batch") else {}
                 numbers[name] = {**before, **measure(bench)}
                 numbers[name]["seconds_of_this_part"] = round(time.perf_counter() - started)
-                print(report.write(f"speed_{options.device}", numbers), flush=True)
+                print(report.write(name_of_report, numbers), flush=True)
 
 
 if __name__ == "__main__":

@@ -181,8 +181,7 @@ def main() -> None:
     if options.one:
         track_live(options.one, options.frames)
         return
-    written = report.RESULTS / "writers.json"
-    numbers = json.loads(written.read_text())["numbers"] if written.exists() else {}
+    numbers = report.numbers_so_far("writers")
     parts = options.parts.split(",")
     if "size" in parts:
         numbers["size"] = size()
