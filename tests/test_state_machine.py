@@ -1,0 +1,14 @@
+"""Upstream beside ours under random calls; tests/benchmarks/random_calls.py makes 100,000."""
+
+import state_machine
+
+
+def test_whatever_is_called_in_whatever_order() -> None:
+    state_machine.COUNTS.clear()
+    state_machine.run(seed=0, max_examples=80)
+    counts = state_machine.COUNTS
+    assert counts["calls"] >= 2000
+    assert counts["exact"] >= 1500
+    for kind in ("track", "add_new_points_or_box", "add_new_mask", "remove_object",
+                 "clear_all_prompts_in_frame", "crash_and_resume", "by shape"):  # fmt: skip
+        assert counts[kind] >= 20, counts
