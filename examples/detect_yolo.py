@@ -1,6 +1,6 @@
 """Follow what a YOLO detector finds, without a click.
 
-    pip install 'longsam[autoprompt]' ultralytics supervision
+    pip install -e '.[yolo]'
     python examples/detect_yolo.py --video street.mp4 --yolo yolo11n.pt \
         --config configs/sam2.1/sam2.1_hiera_l.yaml --checkpoint sam2.1_hiera_large.pt
 

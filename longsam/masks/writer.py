@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class MaskWriter:
             raise ValueError(f"format is empty; give one or more of {', '.join(FORMATS)}.")
         self.folder.mkdir(parents=True, exist_ok=True)
         header, records = read_index(self.folder)
-        self._frames: list[int] = [record["frame"] for record in records]
+        self._frames = array("q", (record["frame"] for record in records))  # 8 bytes a frame
         if self._frames and resume is False:
             raise FileExistsError(
                 f"{self.folder} holds the masks of {len(self._frames)} frames. Go on behind them "
@@ -127,7 +128,7 @@ class MaskWriter:
         if self._worker is not None:  # set by the first write
             raise RuntimeError("drop_after must be called before the first write.")
         if frame_idx == -1:
-            self._frames.clear()
+            del self._frames[:]
             return
         if frame_idx not in self._frames:
             raise ValueError(f"{self.folder} holds no masks of frame {frame_idx}.")
