@@ -4,8 +4,8 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,24 +123,25 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
     """Read a state from a file; see `LongVideoPredictor.load_state`."""
     content = _read(Path(path), "longsam_state", "state")
     _check_model(predictor, content, path)
-    video = content["video"]["path"] if video_path is None else video_path
-    if video is None:
-        raise ValueError(
-            f"{path} was saved while tracking {content['video']['name']}, which has no path: give "
-            "it again as video_path."
-        )
-    state: State = predictor.init_state(video, **content["settings"])
-    described = _describe(state)
-    for what in ("num_frames", "frame_size", "num_bytes", "first_frame"):
-        if described[what] != content["video"][what]:
+    with _damage_named(path, "state"):
+        video = content["video"]["path"] if video_path is None else video_path
+        if video is None:
             raise ValueError(
-                f"{path} was saved while tracking {_video(content['video'])}; "
-                f"{_video(described)} is another video. Give the same one as video_path."
+                f"{path} was saved while tracking {content['video']['name']}, which has no path: "
+                "give it again as video_path."
             )
-    memory.from_plain(state, content["memory"])
-    if content.get("snapshots") is not None:
-        state[memory.KEY].snapshots.from_plain(content["snapshots"])
-    _upstream.from_plain(state, content["upstream"])
+        state: State = predictor.init_state(video, **content["settings"])
+        described = _describe(state)
+        for what in ("num_frames", "frame_size", "num_bytes", "first_frame"):
+            if described[what] != content["video"][what]:
+                raise ValueError(
+                    f"{path} was saved while tracking {_video(content['video'])}; "
+                    f"{_video(described)} is another video. Give the same one as video_path."
+                )
+        memory.from_plain(state, content["memory"])
+        if content.get("snapshots") is not None:
+            state[memory.KEY].snapshots.from_plain(content["snapshots"])
+        _upstream.from_plain(state, content["upstream"])
     return state
 
 
@@ -175,22 +176,35 @@ def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> Non
     """Let a state know the objects of a memory bank."""
     content = _read(Path(path), "longsam_memory_bank", "memory bank")
     _check_model(predictor, content, path)
-    constants = _upstream.moved(content["constants"], state["device"])
-    for obj_id, outputs in content["objects"]:
-        obj_idx = predictor._obj_id_to_idx(state, obj_id)
-        for output in outputs:
-            _upstream.place_output(output, constants, state["device"], state["storage_device"])
-        _upstream.add_memories(state, obj_idx, outputs)
+    with _damage_named(path, "memory bank"):
+        constants = _upstream.moved(content["constants"], state["device"])
+        for obj_id, outputs in content["objects"]:
+            obj_idx = predictor._obj_id_to_idx(state, obj_id)
+            for output in outputs:
+                _upstream.place_output(output, constants, state["device"], state["storage_device"])
+            _upstream.add_memories(state, obj_idx, outputs)
 
 
 def _check_model(predictor: Any, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    own, saved = fingerprint(predictor), content["model"]
-    if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
-        which = "config" if own["config"] != saved["config"] else "weights"
+    with _damage_named(path, "file"):
+        own, saved = fingerprint(predictor), content["model"]
+        if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
+            which = "config" if own["config"] != saved["config"] else "weights"
+            raise ValueError(
+                f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; "
+                f"the {which} differ. Load it with the same config and checkpoint."
+            )
+
+
+@contextmanager
+def _damage_named(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """What is whole but does not hold what was saved is refused by name, too."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; the "
-            f"{which} differ. Load it with the same config and checkpoint."
-        )
+            f"{path} does not hold a {what} as longsam saves it ({type(error).__name__}: {error})."
+        ) from error
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:

@@ -405,3 +405,20 @@ def test_seek_index_stays_bounded() -> None:
         keyframe = index.before(frame_idx)
         assert frame_idx - 64 < keyframe.frame_idx <= frame_idx
         assert keyframe.pts == (512 * keyframe.frame_idx or None)
+
+
+def test_titles_need_not_be_utf_8(tmp_path: Path) -> None:
+    path = videos.write_video(tmp_path / "video.mkv", 3, title="T\u00fcr")
+    data = path.read_bytes()
+    assert data.count("T\u00fcr".encode()) == 1
+    path.write_bytes(data.replace("T\u00fcr".encode(), b"T\xfc\xfcr"))
+    assert len(list(open_source(path, 64).read(0, 3))) == 3
+
+
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    path = videos.write_video(tmp_path / "video.mkv", 3)
+    data = path.read_bytes()
+    assert data.count(b"V_MPEG4/ISO/AVC") == 1
+    path.write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/AVC"))
+    with pytest.raises(ValueError, match="of a codec that FFmpeg cannot decode"):
+        open_source(path, 64)

@@ -1,12 +1,9 @@
 """A shorter form of tests/benchmarks/soak.py."""
 
-import sys
 from pathlib import Path
 
 import videos
-
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-import soak
+from benchmarks import soak
 
 
 def test_nothing_grows_over_8000_frames(tmp_path: Path) -> None:

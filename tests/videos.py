@@ -45,6 +45,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     times: Sequence[int] | None = None,
     container_options: dict[str, str] | None = None,
+    title: str | None = None,
 ) -> Path:
     """Encode a video.
 
@@ -55,6 +56,8 @@ def write_video(
         container_options: The muxer's options.
     """
     with av.open(path, "w", options=container_options or {}) as output:
+        if title is not None:
+            output.metadata["title"] = title
         stream: Any = output.add_stream(codec, rate=30, options=options or {})
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
         if times is not None:

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _codec(path: str) -> str:
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="replace") as container:
         context = container.streams.video[0].codec_context
         return f"{context.name}, {context.pix_fmt}"
 

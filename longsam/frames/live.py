@@ -314,7 +314,12 @@ class _NetworkStream:
         while True:
             why = "it ended"
             try:
-                with av.open(self._url, options=self._options, timeout=self._timeout) as container:
+                with av.open(
+                    self._url,
+                    options=self._options,
+                    timeout=self._timeout,
+                    metadata_errors="replace",
+                ) as container:
                     scalers: dict[int, Scaler] = {}
                     for frame in self._decoded(container):
                         if attempts:

@@ -127,7 +127,7 @@ class VideoFile(FrameSource):
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
-            container = av.open(self.path)
+            container = av.open(self.path, metadata_errors="replace")  # titles in any encoding
         except (av.FFmpegError, OSError) as error:
             raise ValueError(
                 f"{self.path} cannot be opened as a video ({reason(error)}). Check that it "
@@ -140,6 +140,11 @@ class VideoFile(FrameSource):
         ):
             container.close()
             raise ValueError(f"{self.path} has no video stream (only sound or cover art?).")
+        if stream.codec_context is None:  # PyAV's stubs do not say that there may be none
+            container.close()
+            raise ValueError(
+                f"{self.path} has video of a codec that FFmpeg cannot decode; is it damaged?"
+            )
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(MAX_DECODER_THREADS, os.cpu_count() or 1)
         return container, stream

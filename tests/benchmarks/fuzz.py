@@ -1,0 +1,326 @@
+"""Damaged files through the readers, `load_state` and `load_memory_bank`: no crash, no hang.
+
+    python tests/benchmarks/fuzz.py --cases 6000 --seed 1        # about 20 minutes on one core
+
+Every case is seeded: a good file (H.264 in MP4, MKV and TS, MPEG-4 in AVI, VP9 in WebM, JPEG and
+PNG folders, saved states, memory banks) is changed (bytes flipped, zeroed, cut off, moved, put in
+twice; of a save also values of its content, so that its checksums are right) and given to what
+reads it. Cases run in processes of their own under limits of memory and time. A case is good when
+it ends in frames, in a loaded state, or in one of the errors that the docstrings name. Writes
+results/fuzz.json. `tests/test_fuzz.py` runs a shorter form.
+"""
+
+import argparse
+import json
+import queue
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+MEMORY = 2 << 30
+"""Address space that a process may take beyond what it has before its first case."""
+
+SECONDS = 30
+"""For one case. A good one takes well below one."""
+
+EXPECTED = {"ValueError", "RuntimeError", "FileNotFoundError"}
+GOOD = {"frames", "no frames", "tracked", "loaded"}
+SIDE = 32
+NUM_FRAMES = 40
+
+
+# Good files
+
+
+def make_files(folder: Path) -> None:
+    import videos
+
+    size = (NUM_FRAMES, 48, 64)
+    h264 = {"g": "12", "bf": "2"}
+    videos.write_video(folder / "h264.mp4", *size, options=h264)
+    videos.write_video(folder / "h264.mkv", *size, options=h264)
+    videos.write_video(folder / "h264.ts", *size, options=h264)
+    videos.write_video(folder / "mpeg4.avi", *size, codec="mpeg4", options={"g": "12"})
+    videos.write_video(folder / "vp9.webm", *size, codec="libvpx-vp9", options={"g": "12"})
+    for suffix in (".jpg", ".png"):
+        videos.write_folder(folder / suffix[1:], 6, suffix, 48, 64)
+    predictor = build(folder)
+    state = predictor.init_state(folder / "h264.mp4")
+    predictor.add_new_points_or_box(state, 0, 1, points=[[30, 20]], labels=[1])
+    predictor.add_new_points_or_box(state, 3, "two", box=[10, 10, 40, 40])
+    for step in predictor.propagate_in_video(state, start_frame_idx=0):
+        if step[0] == 20:
+            break
+    predictor.save_state(state, folder / "state.pt")
+    predictor.save_memory_bank(state, folder / "bank.pt")
+
+
+def build(folder: Path) -> Any:
+    import models
+
+    overrides = [*models.SMALL[1:], "++model.image_size=64"]
+    checkpoint = folder / "model.pt"
+    if not checkpoint.exists():
+        models.save_checkpoint(checkpoint, overrides=overrides)
+    return models.build_ours(checkpoint, overrides=overrides)
+
+
+# Damage
+
+
+def damage(choose: random.Random, data: bytes) -> bytes:
+    """Some bytes changed; near the start or end, where containers keep their tables, too."""
+    changed = bytearray(data)
+    for _ in range(choose.choice([1, 1, 2, 8, 64])):
+        if not changed:
+            break
+        size = min(len(changed), choose.choice([1, 1, 4, 16, 256, 4096]))
+        where = choose.choice(["anywhere", "start", "end"])
+        span = len(changed) - size if where == "anywhere" else min(2048, len(changed) - size)
+        at = choose.randrange(span + 1)
+        if where == "end":
+            at = len(changed) - size - at
+        part = changed[at : at + size]
+        kind = choose.choice(["flip", "flip", "random", "zero", "ones", "cut", "drop", "double"])
+        if kind == "flip":
+            changed[at] ^= 1 << choose.randrange(8)
+        elif kind == "random":
+            changed[at : at + size] = choose.randbytes(size)
+        elif kind in ("zero", "ones"):
+            changed[at : at + size] = bytes([0 if kind == "zero" else 255]) * size
+        elif kind == "cut" and choose.random() < 0.3:
+            del changed[at:]
+        elif kind == "drop":
+            del changed[at : at + size]
+        elif kind == "double":
+            changed[at:at] = part
+    return bytes(changed)
+
+
+def damage_content(choose: random.Random, content: Any) -> Any:
+    """One value somewhere in a saved dict replaced, removed or made another type."""
+    import torch
+
+    holder, key, value = None, None, content
+    for _ in range(choose.randrange(1, 8)):
+        if isinstance(value, dict) and value:
+            holder, key = value, choose.choice(list(value))
+        elif isinstance(value, list) and value:
+            holder, key = value, choose.randrange(len(value))
+        else:
+            break
+        value = holder[key]
+    assert holder is not None
+    others: list[Any] = [None, -1, 0, 10**12, 1.5, "text", [], {}, torch.zeros(1), [None] * 3]
+    kind = choose.choice(["replace", "replace", "remove", "tensor", "number"])
+    if kind == "remove":
+        del holder[key]
+    elif kind == "tensor" and isinstance(value, torch.Tensor):
+        holder[key] = choose.choice(
+            [value[:0], value.flatten(), value.double(), value[..., :1], value * float("nan")]
+        )
+    elif kind == "number" and isinstance(value, int):
+        holder[key] = value + choose.choice([-1, 1, 1000, -(10**6)])
+    else:
+        holder[key] = choose.choice(others)
+    return content
+
+
+# What reads them
+
+
+def read_video(path: Path, reader: str) -> str:
+    from longsam.frames import EndOfVideoError, open_source
+
+    source = open_source(path, SIDE, reader=reader, frames_per_chunk=8)  # type: ignore[arg-type]
+    try:
+        num_frames = min(source.num_frames, 3 * NUM_FRAMES)
+        count = 0
+        for first, last in ((0, num_frames), (num_frames // 2, num_frames // 2 + 3), (0, 2)):
+            try:
+                for frame in source.read(first, min(last, source.num_frames)):
+                    assert frame.shape == (SIDE, SIDE, 3), frame.shape
+                    count += 1
+            except EndOfVideoError:
+                pass
+        return "frames" if count else "no frames"
+    finally:
+        source.close()
+
+
+def read_save(predictor: Any, path: Path, video: Path, kind: str, is_whole: bool) -> str:
+    if kind == "state":
+        state = predictor.load_state(path, video)
+    else:
+        state = predictor.init_state(video, memory_bank=path)
+    try:
+        if kind == "state":
+            steps = predictor.resume_propagation(state)
+        else:
+            steps = predictor.propagate_in_video(state, start_frame_idx=0)
+        with closing(steps):
+            for _ in range(3):
+                next(steps, None)
+    except Exception:
+        if is_whole:  # else its checksums are right and other values were put in: no matter
+            raise
+        return "loaded"
+    finally:
+        state["images"].close()
+    return "tracked"
+
+
+def one_case(seed: int, files: Path, work: Path, predictor: Any) -> tuple[str, str]:
+    """What was read, and how it ended."""
+    import torch
+
+    choose = random.Random(seed)
+    kind = choose.choice(["video"] * 6 + ["images", "state", "bank"])
+    if kind == "video":
+        path = choose.choice(sorted(p for p in files.iterdir() if p.stem in VIDEOS))
+        reader = choose.choice(["av", "av", "av", "decord"])
+        target = work / path.name
+        target.write_bytes(damage(choose, path.read_bytes()))
+        return f"{path.name}, {reader}", read_video(target, reader)
+    if kind == "images":
+        folder = files / choose.choice(["jpg", "png"])
+        shutil.rmtree(work / folder.name, ignore_errors=True)
+        shutil.copytree(folder, work / folder.name)
+        for path in choose.sample(sorted((work / folder.name).iterdir()), 2):
+            path.write_bytes(damage(choose, path.read_bytes()))
+        return folder.name, read_video(work / folder.name, "av")
+    path = files / f"{kind}.pt"
+    target = work / path.name
+    is_whole = choose.random() < 0.5
+    if is_whole:
+        target.write_bytes(damage(choose, path.read_bytes()))
+        what = f"{kind}, bytes"
+    else:
+        torch.save(damage_content(choose, torch.load(path, weights_only=True)), target)
+        what = f"{kind}, content"
+    return what, read_save(predictor, target, files / "h264.mp4", kind, is_whole)
+
+
+VIDEOS = ("h264", "mpeg4", "vp9")
+
+
+def work_on(first: int, last: int, files: Path) -> None:
+    """In a process of its own: a line before and after each case."""
+    import psutil
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    predictor = build(files)
+    limit = psutil.Process().memory_info().vms + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with tempfile.TemporaryDirectory() as work:
+        for seed in range(first, last):
+            print(json.dumps({"seed": seed}), flush=True)
+            what = "?"
+            try:
+                what, ended = one_case(seed, files, Path(work), predictor)
+            except Exception as error:
+                ended = type(error).__name__
+                if ended not in EXPECTED:
+                    import traceback
+
+                    ended += ": " + traceback.format_exc()[-1500:]
+            print(json.dumps({"seed": seed, "what": what, "ended": ended}), flush=True)
+
+
+# The process beside
+
+
+def run(first: int, count: int, files: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """So many cases; how they ended, and those that are not good."""
+    ends: Counter[str] = Counter()
+    bad: list[dict[str, Any]] = []
+    seed = first
+    while seed < first + count:
+        last = min(seed + 200, first + count)  # a fresh process now and then
+        command = [sys.executable, __file__, "--work", str(seed), str(last), str(files)]
+        worker = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        lines: queue.Queue[str | None] = queue.Queue()
+        reading = threading.Thread(target=_forward, args=(worker.stdout, lines))
+        reading.start()
+        seconds = 120.0  # to start
+        while True:
+            try:
+                line = lines.get(timeout=seconds)
+            except queue.Empty:
+                bad.append({"seed": seed, "ended": f"no answer in {SECONDS} s"})
+                ends["hang"] += 1
+                worker.kill()
+                seed += 1
+                break
+            if line is None:
+                worker.wait()
+                if seed < last:
+                    bad.append({"seed": seed, "ended": f"exit {worker.returncode}"})
+                    ends["crash"] += 1
+                    seed += 1
+                break
+            seconds = SECONDS
+            case = json.loads(line)
+            seed = case["seed"]
+            if "ended" in case:
+                ends[case["ended"].split(":")[0]] += 1
+                if case["ended"].split(":")[0] not in {*EXPECTED, *GOOD}:
+                    bad.append(case)
+                seed += 1
+        worker.kill()
+        reading.join()
+        worker.communicate()
+    return ends, bad
+
+
+def _forward(lines: Any, to: "queue.Queue[str | None]") -> None:
+    for line in lines:
+        to.put(line)
+    to.put(None)
+
+
+def main() -> None:
+    import report
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cases", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--work", nargs=3)
+    options = parser.parse_args()
+    if options.work:
+        first, last, files = options.work
+        work_on(int(first), int(last), Path(files))
+        return
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        make_files(Path(folder))
+        ends, bad = run(options.seed, options.cases, Path(folder))
+    for case in bad:
+        print(json.dumps(case, indent=1))
+    numbers = {
+        "seeds": [options.seed, options.seed + options.cases - 1],
+        "ends": dict(ends.most_common()),
+        "not_good": bad,
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }
+    print(report.write("fuzz", numbers))
+
+
+if __name__ == "__main__":
+    main()
