@@ -1,5 +1,6 @@
 """Live sources: iterators, cv2.VideoCapture, network streams that are killed and come back."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -194,6 +195,9 @@ class Server:
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
+    def stall(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -231,6 +235,20 @@ def test_a_stream_that_does_not_come_back(ours: LongVideoPredictor) -> None:
     with pytest.raises(RuntimeError, match=r"lost after 15 frames .* within 0.5 s"):
         tracked.extend(frame_idx for frame_idx, _, _ in ours.propagate_in_video(state))
     assert len(tracked) == 15
+    server.kill()
+
+
+def test_a_stream_that_stalls(ours: LongVideoPredictor) -> None:
+    """The sender hangs with its connection open."""
+    server = Server(0, 4000)
+    url = f"http://127.0.0.1:{server.port}/live.ts"
+    live = LiveVideo(url, timeout_seconds=1.0, reconnect_seconds=0.5)
+    state = prompted(ours, live)
+    steps = ours.propagate_in_video(state)
+    assert [next(steps)[0] for _ in range(10)] == list(range(10))
+    server.stall()
+    with pytest.raises(RuntimeError, match=r"lost after \d+ frames"):
+        list(steps)
     server.kill()
 
 

@@ -74,7 +74,7 @@ steps = predictor.propagate_in_video(state, 28, max_frame_num_to_track=29)
 torch.save([(i, list(ids), m.clone()) for i, ids, m in steps], {str(tmp_path / "out.pt")!r})
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
-    assert_equal(torch.load(tmp_path / "out.pt"), expected)
+    assert_equal(torch.load(tmp_path / "out.pt", weights_only=True), expected)
 
 
 def test_what_is_remembered_is_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def train(out: Path, until_step: int) -> dict[str, torch.Tensor]:
     assert result.returncode == 0, result.stderr
     saved = torch.load(out / "training.pt", weights_only=True)
     assert saved["step"] == until_step
-    weights: dict[str, torch.Tensor] = torch.load(out / "testing_model.pt")["model"]
+    weights: dict[str, torch.Tensor] = torch.load(out / "testing_model.pt", weights_only=True)[
+        "model"
+    ]
     return weights
 
 
