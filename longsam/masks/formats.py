@@ -64,10 +64,9 @@ class LineFile:
         self._file.truncate(size)
 
     def append(self, content: dict[str, Any]) -> None:
-        line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-        written = self._file.write(line)
-        if written != len(line):
-            raise OSError(f"{self._file.name}: only {written} of {len(line)} bytes were written.")
+        rest = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+        while rest:  # a disk that fills up takes a part, and says why it takes no more after that
+            rest = rest[self._file.write(rest) :]
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
