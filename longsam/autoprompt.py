@@ -164,9 +164,9 @@ def track_detections(
         correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. At most
             `match_iou` never corrects.
         min_hits: How many times in a row a new object has to be detected, its first time included,
-            before it is yielded; an object missed before is dropped, as SORT and DeepSORT do. So
-            boxes around nothing seldom become objects, and an object's first masks come
-            `every * (min_hits - 1)` frames after its first detection. 1 yields it at once.
+            before it is yielded; an object missed before is dropped. So boxes around nothing seldom
+            become objects, and an object's first masks come `every * (min_hits - 1)` frames after
+            its first detection (on frame 10 with the defaults). 1 yields it at once.
         retire_after: An object whose mask was empty whenever the detector was asked, over so many
             frames, is no longer tracked; should it come back, it is a new one.
         max_objects: How many objects are tracked at most, with those not yet yielded; detections
@@ -198,6 +198,13 @@ def track_detections(
         raise ValueError(f"max_objects is {max_objects!r}; it must be at least 1, or None.")
     state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
     source = _upstream.images(state).source
+    if source.num_frames <= every * (min_hits - 1):
+        warnings.warn(
+            f"{source.name} has {source.num_frames} frames; with every={every} and "
+            f"min_hits={min_hits} no object is yielded before frame {every * (min_hits - 1)}. Give "
+            "min_hits=1, or a smaller `every`.",
+            stacklevel=2,
+        )
     tracker = _Tracker(
         predictor,
         state,
@@ -341,15 +348,18 @@ class _Tracker:
         holds, is_part = (of_masks > MOSTLY) & alike, (of_boxes > MOSTLY) & alike
         pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
         matched = {d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self.match_iou}
-        for o in matched.values():
-            self._objects[objects[o]].hits += 1
-            self._objects[objects[o]].last_hit = frame_idx
         prompts = {
             objects[o]: found.boxes[d]
             for d, o in matched.items()
             if overlap[d, o] < self.correct_iou and holds[d].sum() < 2
         }
         is_of = holds | is_part | ((overlap >= self.match_iou) & alike)
+        for d, of_tracked in enumerate(is_of):
+            owners = [matched[d]] if d in matched else of_tracked.nonzero()[0]
+            if len(owners) == 1:  # it is clear whose it is, be it ever so loose or tight
+                owner = self._objects[objects[owners[0]]]
+                if owner.last_hit < frame_idx:
+                    owner.hits, owner.last_hit = owner.hits + 1, frame_idx
         new: list[int] = []
         for d in np.argsort(-found.scores):
             same = [n for n in new if found.labels[n] == found.labels[d]]
@@ -382,9 +392,14 @@ class _Tracker:
             elif frame_idx - known.empty_since >= self.retire_after:
                 gone.add(row)
         for one, other in _same(masks):
-            # The one that came last has come to where the other was.
-            gone.add(max(one, other, key=lambda r: (self._objects[objects[r]].seen_since, r)))
+            # One that is not confirmed goes, or the one that has come to where the other was.
+            gone.add(max(one, other, key=lambda r: (*self._age(objects[r]), r)))
         return self._let_go(gone)
+
+    def _age(self, obj_id: Any) -> tuple[bool, int]:
+        """Larger for an object whose claim to a mask is weaker."""
+        known = self._objects[obj_id]
+        return known.hits < self.min_hits, known.seen_since
 
     def _accept(self, frame_idx: int, masks: torch.Tensor, first_new: int) -> list[int]:
         """Let go of new objects that turn out to be known ones, or nothing, or that were missed.

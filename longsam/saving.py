@@ -1,6 +1,7 @@
 """States on disk: written whole or not at all, and loaded on the same model and video."""
 
 import hashlib
+import inspect
 import os
 import time
 import zipfile
@@ -19,6 +20,9 @@ from longsam.frames import LiveVideo
 from longsam.object_ids import check_plain
 
 Step = TypeVar("Step")
+
+SAME_VIDEO = ("num_frames", "frame_size", "num_bytes", "first_frame")
+"""What tells one video from another."""
 
 FORMATS = {"longsam_state": 2, "longsam_memory_bank": 1}
 """Go up when what is saved can no longer be read by an older longsam; older saves can."""
@@ -124,20 +128,26 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
     content = _read(Path(path), "longsam_state", "state")
     _check_model(predictor, content, path)
     with _damage_named(path, "state"):
-        video = content["video"]["path"] if video_path is None else video_path
-        if video is None:
-            raise ValueError(
-                f"{path} was saved while tracking {content['video']['name']}, which has no path: "
-                "give it again as video_path."
-            )
-        state: State = predictor.init_state(video, **content["settings"])
-        described = _describe(state)
-        for what in ("num_frames", "frame_size", "num_bytes", "first_frame"):
-            if described[what] != content["video"][what]:
-                raise ValueError(
-                    f"{path} was saved while tracking {_video(content['video'])}; "
-                    f"{_video(described)} is another video. Give the same one as video_path."
-                )
+        saved, settings = dict(content["video"]), dict(content["settings"])
+        unknown = settings.keys() - inspect.signature(predictor.init_state).parameters
+        if unknown:
+            raise LookupError(f"unknown settings {sorted(unknown)}")
+        name, of_saved = saved["name"], _video(saved)
+        described = {what: saved[what] for what in ("path", *SAME_VIDEO)}
+    video = described["path"] if video_path is None else video_path
+    if video is None:
+        raise ValueError(
+            f"{path} was saved while tracking {name}, which has no path: give it again as "
+            "video_path."
+        )
+    state: State = predictor.init_state(video, **settings)
+    given = _describe(state)
+    if any(given[what] != described[what] for what in SAME_VIDEO):
+        raise ValueError(
+            f"{path} was saved while tracking {of_saved}; {_video(given)} is another video. Give "
+            "the same one as video_path."
+        )
+    with _damage_named(path, "state"):
         memory.from_plain(state, content["memory"])
         if content.get("snapshots") is not None:
             state[memory.KEY].snapshots.from_plain(content["snapshots"])
@@ -186,14 +196,15 @@ def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> Non
 
 
 def _check_model(predictor: Any, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    with _damage_named(path, "file"):
-        own, saved = fingerprint(predictor), content["model"]
-        if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
-            which = "config" if own["config"] != saved["config"] else "weights"
-            raise ValueError(
-                f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; "
-                f"the {which} differ. Load it with the same config and checkpoint."
-            )
+    own = fingerprint(predictor)
+    with _damage_named(path, "model's description"):
+        saved = {what: content["model"][what] for what in ("name", "config", "weights")}
+    if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
+        which = "config" if own["config"] != saved["config"] else "weights"
+        raise ValueError(
+            f"{path} was saved with another model: {_name(saved)}. This one is {_name(own)}; the "
+            f"{which} differ. Load it with the same config and checkpoint."
+        )
 
 
 @contextmanager
@@ -201,7 +212,7 @@ def _damage_named(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """What is whole but does not hold what was saved is refused by name, too."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} does not hold a {what} as longsam saves it ({type(error).__name__}: {error})."
         ) from error

@@ -9,7 +9,15 @@ import supervision
 import torch
 
 from longsam import LongVideoPredictor
-from longsam.autoprompt import Detections, _same, as_detections, track_detections
+from longsam.autoprompt import (
+    Detections,
+    _Object,
+    _same,
+    _Tracker,
+    as_detections,
+    track_detections,
+)
+from longsam.frames import open_source
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 VIDEO = SyntheticVideo(3, 100)
@@ -223,6 +231,38 @@ def test_objects_are_yielded_when_confirmed(predictor: LongVideoPredictor, min_h
     alone = list(at_once(predictor, clip, lambda frame: next(found), every=5, correct_iou=0))
     for mine, same in zip(steps[10:], alone[10:], strict=True):
         assert torch.equal(mine[2][:1], same[2])
+
+
+@pytest.mark.parametrize("scale", [0.45, 0.7, 1.9, 2.2])
+def test_loose_and_tight_boxes_confirm_too(predictor: LongVideoPredictor, scale: float) -> None:
+    """Far below `match_iou`, but of one object only."""
+    boxes = np.array([VIDEO.box(i, 0) for i in range(31)])
+    middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    scaled = np.concatenate([middles - scale * sides / 2, middles + scale * sides / 2], 1)
+    found = iter([[box] for box in scaled[::5]])
+    clip = [VIDEO.frame(i) for i in range(31)]
+    steps = list(track_detections(predictor, clip, lambda frame: next(found), every=5))
+    assert [step[1] for step in steps] == [[]] * 5 + [[1]] * 26
+
+
+def test_of_two_on_one_mask_the_confirmed_stays(predictor: LongVideoPredictor) -> None:
+    """An object that was hidden for a look comes back to where a new one has been started."""
+    clip = [VIDEO.frame(i) for i in range(4)]
+    tracker = _Tracker(predictor, predictor.init_state(clip), lambda frame: None,
+                       open_source(clip, None), 1, 0.5, 0.3, 0.5, 2, 100, None)  # fmt: skip
+    box = VIDEO.box(0, 0)
+    for obj_id in (1, 2):
+        _, _, mask_logits = predictor.add_new_points_or_box(tracker.state, 0, obj_id, box=box)
+    tracker._objects = {1: _Object("a", 3, hits=7, last_hit=2), 2: _Object("a", 2, 1, 2)}
+    after, is_changed = tracker._look(3, mask_logits)
+    assert is_changed
+    assert list(tracker._objects) == [1]
+    assert len(after) == 1
+
+
+def test_a_video_too_short_to_confirm(predictor: LongVideoPredictor) -> None:
+    with pytest.warns(UserWarning, match="no object is yielded before frame 10"):
+        track_detections(predictor, [VIDEO.frame(i) for i in range(10)], lambda frame: None)
 
 
 def test_limits(predictor: LongVideoPredictor) -> None:

@@ -47,7 +47,9 @@ def inflict():
     elif fault == "quota":
         limit("RLIMIT_FSIZE", 100)
     elif fault == "open_files":
-        limit("RLIMIT_NOFILE", len(os.listdir("/proc/self/fd")) - 1)
+        lowest = os.dup(0)
+        os.close(lowest)
+        limit("RLIMIT_NOFILE", lowest)
     elif fault == "memory":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit("RLIMIT_AS", pages * resource.getpagesize() + (64 << 20))
@@ -83,9 +85,9 @@ print(f"{{type(error).__name__}}: {{error}}")
 """
 
 FAULTS = {
-    "disk_full": "OSError: .*No space left|RuntimeError: .*No space left|RuntimeError: .*write",
+    "disk_full": "OSError: .*No space left",
     "permission": "PermissionError: ",
-    "quota": "OSError: .*File too large|RuntimeError: .*write",
+    "quota": "OSError: .*File too large",
     "open_files": "OSError: .*Too many open files",
     "memory": "MemoryError|RuntimeError: .*memory",
 }
@@ -133,7 +135,7 @@ def test_after_a_fault_the_session_goes_on(
         checkpoint=str(checkpoint),
         video=str(mp4),
     )
-    child = subprocess.run([*command, code], capture_output=True, text=True)
+    child = subprocess.run([*command, code], capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr[-2000:]
     (error,) = child.stdout.splitlines()[-1:]
     assert re.match(FAULTS[fault], error), error

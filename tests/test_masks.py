@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from longsam.masks import FORMATS, MaskFolder, MaskWriter, read_masks
-from longsam.masks.formats import davis_palette
+from longsam.masks.formats import LineFile, davis_palette
 
 SIZE = (46, 60)
 NUM_FRAMES = 12
@@ -224,6 +225,38 @@ def test_bad_input(tmp_path: Path) -> None:
     writer.write(0, range(1000, 1256), torch.ones(256, 1, 4, 4))
     with pytest.raises(ValueError, match="at most 255 objects"):
         writer.close()
+
+
+def test_after_an_error_nothing_more_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that has room again must not put later frames in the place of a missing one."""
+    append = LineFile.append
+
+    def fails_once(file: LineFile, content: dict[str, Any]) -> None:
+        if content.get("frame") == 3 and "areas" in content and not failed:
+            failed.append(True)
+            raise OSError("no room")
+        append(file, content)
+
+    failed: list[bool] = []
+    monkeypatch.setattr(LineFile, "append", fails_once)
+    writer = MaskWriter(tmp_path)
+
+    def write_all() -> None:
+        for i in range(50):
+            writer.write(i, IDS, logits(i))
+
+    with pytest.raises(OSError, match="no room"):
+        write_all()
+    with pytest.raises(ValueError, match="is closed"):
+        writer.write(50, IDS, logits(50))
+    assert MaskFolder(tmp_path).frames == [0, 1, 2]
+    with MaskWriter(tmp_path, resume=True) as writer:
+        for i in range(3, 6):
+            writer.write(i, IDS, logits(i))
+    for frame_idx, _, masks in read_masks(tmp_path):
+        assert np.array_equal(masks, (logits(frame_idx)[:, 0] > 0).numpy())
 
 
 CHILD = """

@@ -11,4 +11,4 @@ def test_whatever_is_called_in_whatever_order() -> None:
     assert counts["exact"] >= 1500
     for kind in ("track", "add_new_points_or_box", "add_new_mask", "remove_object",
                  "clear_all_prompts_in_frame", "crash_and_resume", "by shape"):  # fmt: skip
-        assert counts[kind] >= 20, counts
+        assert counts[kind] > 0, counts

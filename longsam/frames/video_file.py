@@ -152,24 +152,10 @@ class VideoFile(FrameSource):
     def _rewind(self) -> None:
         """Open the file anew, at its start."""
         self._container, self._stream = self._open()
-        self._frames = self._decoded_from_the_first()
+        self._frames = _decoded_from_the_first(self._container, self._stream)
         self._next_idx = 0
         self._pending = None
         self._last_pts = None
-
-    def _decoded_from_the_first(self) -> Iterator[av.VideoFrame]:
-        """All frames. A recording cut at any place starts with packets that cannot be decoded."""
-        for _ in range(MAX_UNDECODABLE_PACKETS):
-            frames = self._container.decode(self._stream)
-            try:
-                first = next(frames)
-            except av.error.InvalidDataError:
-                continue  # decode() goes on with the next packet
-            except StopIteration:
-                return
-            yield first
-            yield from frames
-            return
 
     def _decode(self) -> av.VideoFrame:
         """The next frame that the decoder gives, whichever it is."""
@@ -401,3 +387,20 @@ class _FilterGraph:
 def reason(error: Exception) -> str:
     """What FFmpeg or the system says of an error."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _decoded_from_the_first(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    """All frames. A recording cut at any place starts with packets that cannot be decoded."""
+    for _ in range(MAX_UNDECODABLE_PACKETS):
+        frames = container.decode(stream)
+        try:
+            first = next(frames)
+        except av.error.InvalidDataError:
+            continue  # decode() goes on with the next packet
+        except StopIteration:
+            return
+        yield first
+        yield from frames
+        return

@@ -5,6 +5,7 @@ import queue
 import threading
 from array import array
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ class MaskWriter:
         self._formats: list[MaskFormat] = []
         self._index: LineFile | None = None
         self._queue: queue.Queue[_Job | None] = queue.Queue(FRAMES_IN_FLIGHT)
-        self._error: BaseException | None = None
+        self._error: BaseException | None = None  # until the caller has been told
+        self._has_failed = False
         self._worker: threading.Thread | None = None
         self._is_closed = False
         if isinstance(resume, dict):
@@ -233,11 +235,11 @@ class MaskWriter:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            if self._error is None:
+            if not self._has_failed:  # a frame after one that is missing would be taken for it
                 try:
                     self._write(job.record())
                 except BaseException as error:  # the caller gets it with its next call
-                    self._error = error
+                    self._error, self._has_failed = error, True
             self._queue.task_done()
         self._queue.task_done()
 
@@ -254,7 +256,8 @@ class MaskWriter:
     def _raise_error(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
-            self.close()
+            with suppress(Exception):  # what follows from the first error
+                self.close()
             raise error
 
 

@@ -1,17 +1,14 @@
-"""Longer runs of what the tests of exactness do: upstream and longsam on the same calls.
+"""A longer pass than the tests of exactness make: upstream and longsam on the same calls.
 
-    python tests/benchmarks/exactness.py --minutes 10
+    python tests/benchmarks/exactness.py          # about four minutes on one core
 
-One pass of 3,000 frames with two objects, forward from the middle and then in reverse, and random
-calls (tests/test_random_calls.py) for the rest of the time. Every mask must be equal, bit for bit.
-Writes results/exactness.json; fails at the first difference.
+3,000 frames with two objects, forward from the middle and then in reverse. Every mask must be
+equal, bit for bit; random calls are those of random_calls.py. Writes results/exactness.json; fails
+at the first difference.
 """
 
-import argparse
-import random
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -56,51 +53,15 @@ def long_pass(folder: Path) -> Any:
     }
 
 
-def random_calls(folder: Path, seconds: float) -> Any:
-    import models
-    import test_random_calls as calls
-    import videos
-
-    video = videos.write_video(
-        folder / "random.mp4", calls.NUM_FRAMES, calls.HEIGHT, calls.WIDTH, options={"g": "20"}
-    )
-    pairs = []
-    for number, options in enumerate(calls.OPTIONS.values()):
-        checkpoint = models.save_checkpoint(
-            folder / f"{number}.pt", overrides=[*calls.SMALL, *options]
-        )
-        pairs.append(calls.build_pair(checkpoint, options))
-    started, seed = time.perf_counter(), 1_000_000
-    exact_calls = ended_by_a_warning = 0
-    while time.perf_counter() - started < seconds:
-        exact, forgot = calls.run_sequence(*pairs[seed % len(pairs)], video, random.Random(seed))
-        exact_calls += exact
-        ended_by_a_warning += forgot
-        seed += 1
-    return {
-        "first_seed": 1_000_000,
-        "sequences": seed - 1_000_000,
-        "calls_compared": exact_calls,
-        "sequences_ended_by_a_warning_of_forgotten_frames": ended_by_a_warning,
-        "all_equal": True,
-    }
-
-
 def main() -> None:
     import report
     from sam2 import sam2_video_predictor
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10)
-    options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     sam2_video_predictor.tqdm = lambda steps, **kwargs: steps  # thousands of progress bars
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         numbers = {"long_pass": long_pass(Path(folder))}
-        left = 60 * options.minutes - (time.perf_counter() - started)
-        numbers["random_calls"] = random_calls(Path(folder), left)
     print(numbers, report.write("exactness", numbers), sep="\n")
 
 

@@ -29,7 +29,7 @@ EVERY = 500
 """Frames between two samples."""
 
 
-def track(video: Path, folder: Path, save_every: int = 10_000) -> Iterator[dict[str, int]]:
+def track(video: Path, folder: Path, save_every: int) -> Iterator[dict[str, int]]:
     """Track the whole video; a sample every so many frames."""
     import models
 
@@ -102,10 +102,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--track", type=Path)
+    parser.add_argument("--save-every", type=int, default=10_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.track:
-        for sample in track(options.track, options.track.parent):
+        for sample in track(options.track, options.track.parent, options.save_every):
             print(json.dumps(sample), flush=True)
         return
     with tempfile.TemporaryDirectory() as folder:
