@@ -1,6 +1,6 @@
 """Track many videos on many GPUs or CPUs, and lose none to a worker that dies.
 
-    pip install 'longsam[fleet]'
+    pip install -e '.[fleet]'
     python examples/fleet_ray.py                                      # three generated videos
     python examples/fleet_ray.py --jobs jobs.json --out masks --gpus-per-worker 1 \
         --config configs/sam2.1/sam2.1_hiera_l.yaml --checkpoint sam2.1_hiera_large.pt

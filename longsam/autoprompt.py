@@ -3,7 +3,7 @@
     for frame_idx, obj_ids, mask_logits, labels in track_detections(predictor, video, detector):
         ...
 
-Needs the extra `longsam[autoprompt]`.
+Needs scipy, the extra `autoprompt`.
 """
 
 import warnings
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from longsam import _upstream
 from longsam.frames import (
@@ -27,6 +26,11 @@ from longsam.frames import (
 )
 from longsam.frames.base import Frame
 from longsam.predictor import LongVideoPredictor
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ImportError as error:
+    raise ImportError("longsam.autoprompt needs scipy: `pip install scipy`.") from error
 
 Boxes = npt.NDArray[np.float64]
 """x0, y0, x1, y1 in pixels of the frame, n x 4."""

@@ -81,7 +81,7 @@ def build_from_hub(
         import huggingface_hub  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "from_pretrained needs huggingface_hub: `pip install 'longsam[hub]'`. Or download the "
+            "from_pretrained needs huggingface_hub: `pip install huggingface_hub`. Or download the "
             "checkpoint and use build_long_video_predictor."
         ) from error
     predictor: LongVideoPredictor = build_sam2_video_predictor_hf(

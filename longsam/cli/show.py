@@ -69,9 +69,7 @@ def _draw_sheet(folder: MaskFolder, tiles: list[tuple[int, ImageArray]], path: P
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            'Contact sheets need matplotlib: `pip install "longsam[show]"`.'
-        ) from error
+        raise ImportError("Contact sheets need matplotlib: `pip install matplotlib`.") from error
     rows = -(-len(tiles) // COLUMNS)
     tile_height = 2.6 * folder.size[0] / folder.size[1] + 0.3
     figure = Figure(figsize=(13, rows * tile_height + 3.2), layout="constrained")

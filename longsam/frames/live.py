@@ -276,7 +276,7 @@ def _camera(index: int) -> Iterator[_RawFrame]:
         import cv2
     except ImportError as error:
         raise ImportError(
-            'Cameras are read through OpenCV: `pip install "longsam[camera]"`.'
+            "Cameras are read through OpenCV: `pip install opencv-python`."
         ) from error
     capture = cv2.VideoCapture(index)
     try:
