@@ -129,9 +129,10 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
     _check_model(predictor, content, path)
     with _damage_named(path, "state"):
         saved, settings = dict(content["video"]), dict(content["settings"])
-        unknown = settings.keys() - inspect.signature(predictor.init_state).parameters
-        if unknown:
-            raise LookupError(f"unknown settings {sorted(unknown)}")
+        known = inspect.signature(predictor.init_state).parameters
+        for setting, value in settings.items():
+            if setting not in known or not isinstance(value, (bool, int, str, type(None))):
+                raise LookupError(f"a setting {setting}={value!r}")
         name, of_saved = saved["name"], _video(saved)
         described = {what: saved[what] for what in ("path", *SAME_VIDEO)}
     video = described["path"] if video_path is None else video_path

@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[2]
 
 def measured(wish: str, sdist: Path, folder: Path, pytest: list[str]) -> dict[str, Any]:
     python, _, torch = wish.partition("+")
-    subprocess.run([shutil.which(f"python{python}"), "-m", "venv", folder / "venv"], check=True)
+    interpreter = shutil.which(f"python{python}")
+    if interpreter is None:
+        sys.exit(f"There is no python{python} on the path.")
+    subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True)
     programs = folder / "venv" / "bin"
     pins = [f"torch=={torch}"] if torch else []
     pip = [programs / "pip", "--disable-pip-version-check"]
@@ -59,7 +62,7 @@ def measured(wish: str, sdist: Path, folder: Path, pytest: list[str]) -> dict[st
         "is_installed": "site-packages" in where,
         "pip_check": check.stdout.strip(),
         "pytest": [*pytest],
-        "ended": run.stdout.strip().splitlines()[-1],
+        "ended": (run.stdout.strip() or run.stderr.strip()).splitlines()[-1],
         "not_passed": re.findall(r"^(?:FAILED|ERROR|SKIPPED) .*$", run.stdout, re.M),
     }
 
