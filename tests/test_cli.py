@@ -200,8 +200,9 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(video: Path, tmp_path: 
     )
     assert process.stderr is not None
     progress = ""
-    while not re.search(r"\b2\d/2000", progress):
-        progress += process.stderr.read(1)
+    while not re.search(r"\b([2-9]\d|1?\d{3})/2000", progress):
+        progress += (character := process.stderr.read(1))
+        assert character, progress
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate()
     assert process.returncode == 130, errors
