@@ -324,7 +324,11 @@ class Calls(RuleBasedStateMachine):
         self.num_calls += 1
         COUNTS["calls"] += 1
         COUNTS[name] += 1
-        if self.differs and isinstance(expected, RuntimeError) and isinstance(result, list):
+        if (
+            self.differs
+            and isinstance(expected, (RuntimeError, AssertionError))
+            and not isinstance(result, Exception)
+        ):
             # A prompt on a forgotten frame conditions, where upstream's was a correction; with its
             # other prompts cleared upstream has nothing to start from.
             self.is_apart = True

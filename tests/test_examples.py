@@ -39,7 +39,9 @@ def test_readme_example(
     assert lines[10] == "8 0 0"
     assert lines[11:14] == [f"corrected: {i}" for i in (2, 3, 4)]
     assert lines[14:16] == ["known: ['queen']"] * 2
-    assert lines[16:21] == [f"found: {i} [1] ['bee']" for i in range(5)]
+    assert lines[16:21] == [f"found: {i} [] []" for i in (0, 1)] + [
+        f"found: {i} [1] ['bee']" for i in (2, 3, 4)
+    ]
     assert float(lines[21].removeprefix("mean IoU")) > 0.8
     assert (tmp_path / "out" / "overlay.mp4").exists()
     with np.load(tmp_path / "masks_000003.npz") as saved:
