@@ -411,16 +411,17 @@ class _Tracker:
         Returns:
             The rows of the objects that stay.
         """
-        objects = list(self._objects)
-        gone = {row for row, is_seen in enumerate(masks.flatten(1).any(1).tolist()) if not is_seen}
-        gone |= {other for _, other in _same(masks)}  # new ones come last
-        num_old = objects.index(first_new) if first_new in self._objects else len(objects)
-        missed = {
+        gone = {
             row
             for row, known in enumerate(self._objects.values())
             if known.hits < self.min_hits and known.last_hit < frame_idx
         }
-        return self._let_go({row for row in gone if row >= num_old} | missed)
+        if first_new in self._objects:  # new ones come last
+            num_old = list(self._objects).index(first_new)
+            is_seen = masks[num_old:].flatten(1).any(1).tolist()
+            gone |= {num_old + row for row, seen in enumerate(is_seen) if not seen}
+            gone |= {other for _, other in _same(masks) if other >= num_old}
+        return self._let_go(gone)
 
     def _let_go(self, rows: set[int]) -> list[int]:
         """Track some objects no longer; returns the rows of the others."""

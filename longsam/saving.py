@@ -22,7 +22,7 @@ from longsam.object_ids import check_plain
 Step = TypeVar("Step")
 
 SAME_VIDEO = ("num_frames", "frame_size", "num_bytes", "first_frame")
-"""What tells one video from another."""
+"""Of what `_describe` gives, what must be equal."""
 
 FORMATS = {"longsam_state": 2, "longsam_memory_bank": 1}
 """Go up when what is saved can no longer be read by an older longsam; older saves can."""

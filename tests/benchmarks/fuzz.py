@@ -37,7 +37,7 @@ SECONDS = 30
 """For one case. A good one takes well below one."""
 
 EXPECTED = {"ValueError", "RuntimeError", "FileNotFoundError"}
-GOOD = {"frames", "no frames", "tracked", "loaded"}
+GOOD = {"frames", "no frames", "tracked", "loaded", "refused"}
 SIDE = 32
 NUM_FRAMES = 40
 
@@ -241,8 +241,9 @@ def work_on(first: int, last: int, files: Path) -> None:
             what, ended = one_case(seed, files, work, predictor, damaged)
         except Exception as error:
             ended = type(error).__name__
-            # A setting of another type that was put in on purpose is refused by its own name.
-            if ended not in EXPECTED and (damaged or ended != "TypeError"):
+            if ended == "TypeError" and not damaged:  # a setting of another type, put in on purpose
+                ended = "refused"
+            elif ended not in EXPECTED:
                 ended += ": " + traceback.format_exc()[-1500:]
             elif damaged and damaged[0] not in str(error):
                 ended = f"unnamed {ended}: {error}"
@@ -288,7 +289,7 @@ def run(first: int, count: int, files: Path) -> tuple[Counter[str], list[dict[st
             seed = case["seed"]
             if "ended" in case:
                 ends[case["ended"].split(":")[0]] += 1
-                if case["ended"].split(":")[0] not in {*EXPECTED, *GOOD, "TypeError"}:
+                if case["ended"].split(":")[0] not in {*EXPECTED, *GOOD}:
                     bad.append(case)
                 seed += 1
         worker.kill()
