@@ -15,7 +15,7 @@ from PIL import Image
 from longsam.frames.base import EndOfVideoError, Frame, FrameSource
 from longsam.frames.images import resize
 from longsam.frames.sequence import as_frame
-from longsam.frames.video_file import Scaler, reason
+from longsam.frames.video_file import Scaler, open_container, reason
 
 Mode = Literal["every", "newest"]
 
@@ -314,11 +314,8 @@ class _NetworkStream:
         while True:
             why = "it ended"
             try:
-                with av.open(
-                    self._url,
-                    options=self._options,
-                    timeout=self._timeout,
-                    metadata_errors="replace",
+                with open_container(
+                    self._url, options=self._options, timeout=self._timeout
                 ) as container:
                     scalers: dict[int, Scaler] = {}
                     for frame in self._decoded(container):

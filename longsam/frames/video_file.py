@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -127,7 +128,7 @@ class VideoFile(FrameSource):
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
-            container = av.open(self.path, metadata_errors="replace")  # titles in any encoding
+            container = open_container(self.path)
         except (av.FFmpegError, OSError) as error:
             raise ValueError(
                 f"{self.path} cannot be opened as a video ({reason(error)}). Check that it "
@@ -382,6 +383,14 @@ class _FilterGraph:
         array = scaled.to_ndarray()
         assert array.dtype == np.uint8
         return array.astype(np.uint8, copy=False)
+
+
+def open_container(path: str | Path, **options: Any) -> av.container.InputContainer:
+    """PyAV's `open` for reading; titles may be in any encoding, as PyAV 19 has it by itself."""
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "replace"
+    container: av.container.InputContainer = av.open(path, "r", **options)
+    return container
 
 
 def reason(error: Exception) -> str:
