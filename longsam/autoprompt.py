@@ -6,17 +6,19 @@
 Needs scipy, the extra `autoprompt`.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from longsam import _upstream
+from longsam import _upstream, memory, saving
 from longsam.frames import (
     EndOfStreamError,
     EndOfVideoError,
@@ -142,6 +144,9 @@ def track_detections(
     retire_after: int = 100,
     max_objects: int | None = None,
     max_prompt_frames: int | None = 8,
+    save_every: int | timedelta | None = None,
+    save_path: str | os.PathLike[str] | None = None,
+    before_save: Callable[[], object] | None = None,
     **options: Any,
 ) -> Generator[LabelledStep, None, None]:
     """Track what a detector finds, at constant memory.
@@ -176,6 +181,10 @@ def track_detections(
         max_objects: How many objects are tracked at most, with those not yet yielded; detections
             beyond are ignored while that many are tracked. None is no limit.
         max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
+        save_every: As in `propagate_in_video`, and so are the two that follow. A run that was
+            killed goes on from its last save with `resume_detections`.
+        save_path: See there.
+        before_save: See there.
         **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
             objects are tracked from frame 0 on under their ids, which are their labels too.
 
@@ -185,7 +194,9 @@ def track_detections(
         object: that of the detection which made it. Before anything is found there are no objects.
 
     Raises:
-        ValueError: An option has a wrong value, or the detector returns something else.
+        ValueError: An option has a wrong value, or the detector returns something else, or what
+            cannot be saved is to be saved: a live source, or labels other than strings, numbers
+            and None.
         RuntimeError: A frame cannot be read.
     """
     for name, number in (("every", every), ("min_hits", min_hits), ("retire_after", retire_after)):
@@ -222,7 +233,56 @@ def track_detections(
         retire_after,
         max_objects,
     )
-    return tracker.run()
+    return tracker.saved_run(save_every, save_path, before_save)
+
+
+def resume_detections(
+    predictor: LongVideoPredictor,
+    state: _upstream.State,
+    detector: Detector,
+    *,
+    video: Any = None,
+    save_every: int | timedelta | None = None,
+    save_path: str | os.PathLike[str] | None = None,
+    before_save: Callable[[], object] | None = None,
+) -> Generator[LabelledStep, None, None]:
+    """Go on where a run of `track_detections` was saved, with its options, objects and ids.
+
+    Masks are those of a run that was never interrupted, if the detector answers by the frame alone.
+    One that learns from the frames it has seen starts anew.
+
+    Args:
+        predictor: What tracks, with the model of that run.
+        state: From `predictor.load_state` of that run's `save_path`.
+        detector: As in `track_detections`.
+        video: The video once more, where it has no path of its own (an array, a list).
+        save_every: As in `propagate_in_video`, and so are the two that follow.
+        save_path: See there.
+        before_save: See there.
+
+    Yields:
+        What `track_detections` would have yielded next; nothing if it was over.
+
+    Raises:
+        ValueError: The state is not from a run of `track_detections`, or the video is needed.
+    """
+    saved = state[memory.KEY].detections
+    source = _upstream.images(state).source
+    if saved is None:
+        raise ValueError(
+            "This state is not from a run of track_detections(save_path=...); go on with "
+            "predictor.resume_propagation."
+        )
+    if video is None and source.path is None:
+        raise ValueError(f"{source.name} has no path: give it again as `video`.")
+    frames = open_source(source.path if video is None else video, None)
+    with saving.damage_named("The state", "run of track_detections"):
+        known = {row[0]: _Object(*row[1:]) for row in saved["objects"]}
+        if list(known) != [obj_id for _, obj_id in _upstream.objects(state)]:
+            raise ValueError(f"its objects are {list(known)}")
+        tracker = _Tracker(predictor, state, detector, frames, *saved["options"])
+        tracker.go_on(known, int(saved["num_ever"]), int(saved["next_frame"]))
+    return tracker.saved_run(save_every, save_path, before_save)
 
 
 @dataclass
@@ -259,16 +319,53 @@ class _Tracker:
             for _, obj_id in _upstream.objects(self.state)
         }
         self._num_ever = max((i for i in self._objects if isinstance(i, int)), default=0)
+        self._next_frame = 0
+        self._is_saved = False
         self._last_image: tuple[int, Frame] = -1, np.empty((0, 0, 3), np.uint8)
+
+    def go_on(self, objects: dict[Any, _Object], num_ever: int, next_frame: int) -> None:
+        """Let what an earlier run knew be known."""
+        self._objects, self._num_ever, self._next_frame = objects, num_ever, next_frame
+
+    def saved_run(
+        self,
+        save_every: int | timedelta | None,
+        save_path: str | os.PathLike[str] | None,
+        before_save: Callable[[], object] | None,
+    ) -> Generator[LabelledStep, None, None]:
+        """`run`, with the state saved now and then."""
+        if save_every is None:
+            return self.run()
+        if save_path is None:
+            raise ValueError("save_every needs save_path, the file to save to.")
+        saving.check_can_be_saved(self.state)
+        self._is_saved = True
+        return saving.saved(self.run(), save_every, before_save, lambda: self._save(save_path))
+
+    def _save(self, path: str | os.PathLike[str]) -> None:
+        self.state[memory.KEY].detections = {
+            "options": (
+                self.every,
+                self.min_score,
+                self.match_iou,
+                self.correct_iou,
+                self.min_hits,
+                self.retire_after,
+                self.max_objects,
+            ),
+            "objects": [(obj_id, *astuple(known)) for obj_id, known in self._objects.items()],
+            "num_ever": self._num_ever,
+            "next_frame": self._next_frame,
+        }
+        self.predictor.save_state(self.state, path)
 
     def run(self) -> Generator[LabelledStep, None, None]:
         """All frames, in passes from one change of objects or prompts to the next."""
-        next_frame = 0
         try:
-            while next_frame < self.source.num_frames:
-                with closing(self._pass(next_frame)) as steps:
+            while self._next_frame < self.source.num_frames:
+                with closing(self._pass(self._next_frame)) as steps:
                     for frame_idx, tracked in steps:
-                        next_frame = frame_idx + 1
+                        self._next_frame = frame_idx + 1
                         mask_logits, is_changed = tracked, False
                         if frame_idx % self.every == 0:
                             mask_logits, is_changed = self._look(frame_idx, tracked)
@@ -373,7 +470,8 @@ class _Tracker:
                 continue
             new.append(d)
             self._num_ever += 1
-            self._objects[self._num_ever] = _Object(found.labels[d], frame_idx, 1, frame_idx)
+            label = _plain(found.labels[d]) if self._is_saved else found.labels[d]
+            self._objects[self._num_ever] = _Object(label, frame_idx, 1, frame_idx)
             prompts[self._num_ever] = found.boxes[d]
         return prompts
 
@@ -446,6 +544,18 @@ class _Tracker:
         usable = (found.scores >= self.min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         labels = [label for label, is_usable in zip(found.labels, usable, strict=True) if is_usable]
         return Detections(boxes[usable], found.scores[usable], labels)
+
+
+def _plain(label: Any) -> Any:
+    """A label as a save holds it."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if type(label) not in (str, int, float, bool, type(None)):
+        raise ValueError(
+            f"The label {label!r} is of type {type(label).__name__}; with save_every labels must "
+            "be strings, numbers or None."
+        )
+    return label
 
 
 def _boxes_around(masks: torch.Tensor) -> Boxes:

@@ -71,6 +71,7 @@ class Memory:
         max_prompt_frames: How many frames with prompts are kept for each object; None is all.
         batches: Where objects are tracked together; None where each is tracked by itself.
         frames_per_encode: How many frames the image encoder is given at once during a pass.
+        detections: What `track_detections` knew of its objects when the state was saved.
     """
 
     window: int
@@ -85,6 +86,7 @@ class Memory:
     snapshots: Snapshots | None = None
     batches: Batches | None = None
     frames_per_encode: int = 1
+    detections: dict[str, Any] | None = None
 
     def keeps(self, frame_idx: int) -> bool:
         """Whether a frame without prompts is kept."""
@@ -187,6 +189,7 @@ def to_plain(state: State) -> dict[str, Any]:
         "tracked": {obj_id: ranges.to_plain() for obj_id, ranges in memory.tracked.items()},
         "anew": list(memory.anew),
         "stopped": memory.stopped,
+        "detections": memory.detections,
     }
 
 
@@ -213,6 +216,7 @@ def from_plain(state: State, saved: dict[str, Any]) -> None:
     }
     memory.anew = {(obj_id, frame_idx) for obj_id, frame_idx in saved["anew"]}
     memory.stopped = saved["stopped"]
+    memory.detections = saved.get("detections")  # there were none in older saves
 
 
 def forget(state: State, frame_idx: int, *, starts_pass: bool, reverse: bool) -> None:
@@ -281,6 +285,7 @@ def live_start(state: State) -> int:
 def note_stop(state: State, frame_idx: int, left: int | None, *, reverse: bool) -> None:
     """Note that a pass has come to a frame, with `left` frames still to track."""
     state[KEY].stopped = (frame_idx + (-1 if reverse else 1), reverse, left)
+    state[KEY].detections = None  # they were of an earlier frame
 
 
 def go_back(state: State, old: State, frame_idx: int, *, reverse: bool) -> None:
@@ -310,6 +315,8 @@ def go_back(state: State, old: State, frame_idx: int, *, reverse: bool) -> None:
 
 def last_tracked(state: State) -> int:
     """The frame that the last pass tracked last; -1 if there was none."""
+    if state[KEY].detections is not None:  # which counts frames without objects, too
+        return int(state[KEY].detections["next_frame"]) - 1
     stopped = state[KEY].stopped
     if stopped is None:
         return -1

@@ -127,7 +127,7 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
     """Read a state from a file; see `LongVideoPredictor.load_state`."""
     content = _read(Path(path), "longsam_state", "state")
     _check_model(predictor, content, path)
-    with _damage_named(path, "state"):
+    with damage_named(path, "state"):
         saved, settings = dict(content["video"]), dict(content["settings"])
         known = inspect.signature(predictor.init_state).parameters
         for setting, value in settings.items():
@@ -148,7 +148,7 @@ def load(predictor: Any, path: str | os.PathLike[str], video_path: Any = None) -
             f"{path} was saved while tracking {of_saved}; {_video(given)} is another video. Give "
             "the same one as video_path."
         )
-    with _damage_named(path, "state"):
+    with damage_named(path, "state"):
         memory.from_plain(state, content["memory"])
         if content.get("snapshots") is not None:
             state[memory.KEY].snapshots.from_plain(content["snapshots"])
@@ -187,7 +187,7 @@ def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> Non
     """Let a state know the objects of a memory bank."""
     content = _read(Path(path), "longsam_memory_bank", "memory bank")
     _check_model(predictor, content, path)
-    with _damage_named(path, "memory bank"):
+    with damage_named(path, "memory bank"):
         constants = _upstream.moved(content["constants"], state["device"])
         for obj_id, outputs in content["objects"]:
             obj_idx = predictor._obj_id_to_idx(state, obj_id)
@@ -198,7 +198,7 @@ def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> Non
 
 def _check_model(predictor: Any, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     own = fingerprint(predictor)
-    with _damage_named(path, "model's description"):
+    with damage_named(path, "model's description"):
         saved = {what: content["model"][what] for what in ("name", "config", "weights")}
     if (own["config"], own["weights"]) != (saved["config"], saved["weights"]):
         which = "config" if own["config"] != saved["config"] else "weights"
@@ -209,7 +209,7 @@ def _check_model(predictor: Any, content: dict[str, Any], path: str | os.PathLik
 
 
 @contextmanager
-def _damage_named(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+def damage_named(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """What is whole but does not hold what was saved is refused by name, too."""
     try:
         yield

@@ -1,12 +1,14 @@
 """Objects from a detector: found, followed, corrected, retired."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import supervision
 import torch
+from PIL import Image
 
 from longsam import LongVideoPredictor
 from longsam.autoprompt import (
@@ -15,9 +17,11 @@ from longsam.autoprompt import (
     _same,
     _Tracker,
     as_detections,
+    resume_detections,
     track_detections,
 )
 from longsam.frames import open_source
+from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 VIDEO = SyntheticVideo(3, 100)
@@ -297,6 +301,106 @@ def test_memory_stays_the_same(predictor: LongVideoPredictor) -> None:
     )
     # A pass without corrections besides keeps the frames around its start.
     assert late <= 1.15 * early
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of frames: two objects for 30 frames, nothing for 20, the objects again."""
+    folder = tmp_path_factory.mktemp("clip")
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    for number, i in enumerate([*range(30), *[None] * 20, *range(30, 45)]):
+        Image.fromarray(grey if i is None else VIDEO.frame(i)).save(folder / f"{number:03}.png")
+    return folder
+
+
+def by_the_frame(frame: np.ndarray) -> Any:
+    """Detections that depend on the frame alone; some are loose, so that objects are corrected."""
+    for i in range(5, 45, 5):
+        if np.array_equal(frame, VIDEO.frame(i)):
+            boxes = np.array([VIDEO.box(i, number) for number in (0, 1)])
+            boxes[0, 2] += 0.9 * (boxes[0, 2] - boxes[0, 0]) * (i % 10 == 0)
+            return boxes, None, list(np.array(["ant", "bee"]))
+    return None
+
+
+SAVED = {"every": 5, "retire_after": 10, "correct_iou": 0.6, "max_prompt_frames": 2}
+
+
+@pytest.fixture(scope="module")
+def not_interrupted(predictor: LongVideoPredictor, clip: Path) -> list[Any]:
+    steps = list(track_detections(predictor, clip, by_the_frame, **SAVED))
+    assert [ids for _, ids, _, _ in steps[::10]] == [[], [1, 2], [1, 2], [1, 2], [], [], [3, 4]]
+    return steps
+
+
+@pytest.mark.parametrize("stop", [3, 7, 20, 23, 47, 63])
+def test_a_run_goes_on_from_its_save(
+    predictor: LongVideoPredictor,
+    clip: Path,
+    tmp_path: Path,
+    not_interrupted: list[Any],
+    stop: int,
+) -> None:
+    """Before and after objects are confirmed, after a correction, with none left, near the end."""
+    save = tmp_path / "state.pt"
+    with MaskWriter(tmp_path / "masks") as writer:
+        options = {"save_every": 1, "save_path": save, "before_save": writer.flush}
+        for step in track_detections(predictor, clip, by_the_frame, **options, **SAVED):
+            writer.write(*step[:3])
+            if step[0] == stop:
+                break  # the last save is of the frame before
+    state = predictor.load_state(save)
+    rest = []
+    with MaskWriter(tmp_path / "masks", resume=state) as writer:
+        assert writer.last_frame_idx == stop - 1
+        for step in resume_detections(predictor, state, by_the_frame):
+            writer.write(*step[:3])
+            rest.append(step)
+    for mine, theirs in zip(rest, not_interrupted[stop:], strict=True):
+        assert mine[:2] == theirs[:2]
+        assert mine[3] == theirs[3]
+        assert torch.equal(mine[2], theirs[2])
+    masks = MaskFolder(tmp_path / "masks")
+    assert masks.frames == list(range(65))
+    for i in range(0, 65, 7):
+        assert np.array_equal(masks.read(i).masks, not_interrupted[i][2][:, 0].numpy() > 0)
+
+
+def test_a_run_over_frames_without_a_path_goes_on(
+    predictor: LongVideoPredictor, tmp_path: Path
+) -> None:
+    """With a save in between that is loaded twice, and one at the end."""
+    save = tmp_path / "state.pt"
+    frames = [VIDEO.frame(i) for i in range(20)]
+    steps = track_detections(predictor, frames, by_the_frame, every=5, save_every=4, save_path=save)
+    whole = [next(steps) for _ in range(14)]
+    for _ in range(2):
+        state = predictor.load_state(save, frames)
+        with pytest.raises(ValueError, match="has no path: give it again as `video`"):
+            resume_detections(predictor, state, by_the_frame)
+        again = resume_detections(predictor, state, by_the_frame, video=frames)
+        for mine, theirs in zip(again, whole[12:], strict=False):
+            assert mine[:2] == theirs[:2]
+            assert torch.equal(mine[2], theirs[2])
+    assert len(list(steps)) == 6
+    state = predictor.load_state(save, frames)
+    assert list(resume_detections(predictor, state, by_the_frame, video=frames)) == []
+
+
+def test_what_is_no_run_to_go_on_with(predictor: LongVideoPredictor, tmp_path: Path) -> None:
+    save = tmp_path / "state.pt"
+    state = predictor.init_state(VIDEO)
+    predictor.add_new_points_or_box(state, 0, 1, box=VIDEO.box(0, 0))
+    predictor.save_state(state, save)
+    with pytest.raises(ValueError, match="not from a run of track_detections"):
+        resume_detections(predictor, predictor.load_state(save, VIDEO), by_the_frame)
+    with pytest.raises(ValueError, match="save_every needs save_path"):
+        track_detections(predictor, VIDEO, by_the_frame, save_every=5)
+    with pytest.raises(ValueError, match="live source"):
+        track_detections(predictor, iter(VIDEO), by_the_frame, save_every=5, save_path=save)
+    labelled = lambda frame: ([VIDEO.box(0, 0)], [1.0], [("a", "tuple")])  # noqa: E731
+    with pytest.raises(ValueError, match=r"label \('a', 'tuple'\) is of type tuple"):
+        next(track_detections(predictor, VIDEO, labelled, save_every=5, save_path=save))
 
 
 def test_what_a_detector_may_return() -> None:

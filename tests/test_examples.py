@@ -42,7 +42,8 @@ def test_readme_example(
     assert lines[16:21] == [f"found: {i} [] []" for i in (0, 1)] + [
         f"found: {i} [1] ['bee']" for i in (2, 3, 4)
     ]
-    assert float(lines[21].removeprefix("mean IoU")) > 0.8
+    assert lines[21:24] == [f"found again: {i} [1] ['bee']" for i in (2, 3, 4)]
+    assert float(lines[24].removeprefix("mean IoU")) > 0.8
     assert (tmp_path / "out" / "overlay.mp4").exists()
     with np.load(tmp_path / "masks_000003.npz") as saved:
         assert saved["ids"].tolist() == ["bee", "wasp"]
