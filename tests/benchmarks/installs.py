@@ -55,6 +55,7 @@ def measured(wish: str, sdist: Path, folder: Path, pytest: list[str]) -> dict[st
         text=True,
     ).stdout
     return {
+        "commit": report.COMMIT,
         "sdist": sdist.name,
         "wheel": wheel.name,
         "wheel_mb": round(wheel.stat().st_size / 1e6, 2),
