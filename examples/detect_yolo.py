@@ -4,6 +4,8 @@
     python examples/detect_yolo.py --video street.mp4 --yolo yolo11n.pt \
         --config configs/sam2.1/sam2.1_hiera_l.yaml --checkpoint sam2.1_hiera_large.pt
 
+After a crash the same command with --resume goes on from the last save.
+
 Ultralytics and its weights have a licence of their own (AGPL-3.0), so neither comes with longsam.
 """
 
@@ -16,7 +18,7 @@ import supervision
 from ultralytics import YOLO
 
 from longsam import build_long_video_predictor
-from longsam.autoprompt import track_detections
+from longsam.autoprompt import resume_detections, track_detections
 from longsam.masks import MaskWriter
 from longsam.testing import load_predictor
 
@@ -32,6 +34,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
     parser.add_argument("--every", type=int, default=10, help="ask the detector on each nth frame")
     parser.add_argument("--out", type=Path, default=Path("out/detect_yolo"))
+    parser.add_argument("--save-every", type=int, default=500, help="frames; of files only")
+    parser.add_argument("--resume", action="store_true", help="go on from the last save in --out")
     options = parser.parse_args()
 
     detector = YOLO(options.yolo)
@@ -45,10 +49,23 @@ def main() -> None:
     else:
         predictor = load_predictor()
     known: set[int] = set()
-    with MaskWriter(options.out / "masks", "rle") as writer:
-        for frame_idx, obj_ids, mask_logits, labels in track_detections(
-            predictor, options.video, detect, every=options.every, batch_objects=True
-        ):
+    save = options.out / "state.pt"
+    state = predictor.load_state(save) if options.resume else None
+    with MaskWriter(options.out / "masks", "rle", resume=state or False) as writer:
+        saves = {}
+        if Path(options.video).exists():
+            saves = {
+                "save_every": options.save_every,
+                "save_path": save,
+                "before_save": writer.flush,
+            }
+        if state is None:
+            steps = track_detections(
+                predictor, options.video, detect, every=options.every, batch_objects=True, **saves
+            )
+        else:
+            steps = resume_detections(predictor, state, detect, **saves)
+        for frame_idx, obj_ids, mask_logits, labels in steps:
             writer.write(frame_idx, obj_ids, mask_logits)
             for obj_id, label in zip(obj_ids, labels, strict=True):
                 if obj_id not in known:
