@@ -38,7 +38,7 @@ def measured(wish: str, sdist: Path, folder: Path, pytest: list[str]) -> dict[st
     check = subprocess.run([*pip, "check"], capture_output=True, text=True)
     work = folder / "work"
     work.mkdir()
-    for name in ("tests", "examples"):
+    for name in ("tests", "examples", ".ci"):
         shutil.copytree(ROOT / name, work / name)
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, work / name)
