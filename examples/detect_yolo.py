@@ -50,8 +50,11 @@ def main() -> None:
         predictor = load_predictor()
     known: set[int] = set()
     save = options.out / "state.pt"
-    state = predictor.load_state(save) if options.resume else None
-    with MaskWriter(options.out / "masks", "rle", resume=state or False) as writer:
+    state = predictor.load_state(save) if options.resume and save.exists() else None
+    with MaskWriter(options.out / "masks", "rle", resume=state or options.resume) as writer:
+        if state is None:  # a new run, or one that ended before its first save
+            save.unlink(missing_ok=True)
+            writer.drop_after(-1)
         saves = {}
         if Path(options.video).exists():
             saves = {

@@ -182,7 +182,8 @@ def track_detections(
             beyond are ignored while that many are tracked. None is no limit.
         max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
         save_every: As in `propagate_in_video`, and so are the two that follow. A run that was
-            killed goes on from its last save with `resume_detections`.
+            killed goes on from its last save with `resume_detections`. Labels must then be strings,
+            numbers or None; an object with another one ends the run with a ValueError.
         save_path: See there.
         before_save: See there.
         **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
@@ -209,8 +210,10 @@ def track_detections(
     ):
         if not 0 <= share <= 1:
             raise ValueError(f"{name} is {share!r}; it must be from 0 to 1.")
-    if max_objects is not None and max_objects < 1:
-        raise ValueError(f"max_objects is {max_objects!r}; it must be at least 1, or None.")
+    if max_objects is not None and not (isinstance(max_objects, int) and max_objects >= 1):
+        raise ValueError(
+            f"max_objects is {max_objects!r}; it must be a whole number, at least 1, or None."
+        )
     state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
     source = _upstream.images(state).source
     if source.num_frames <= every * (min_hits - 1):
@@ -226,9 +229,9 @@ def track_detections(
         detector,
         source if isinstance(source, LiveVideo) else open_source(video, None),
         every,
-        min_score,
-        match_iou,
-        correct_iou,
+        float(min_score),
+        float(match_iou),
+        float(correct_iou),
         min_hits,
         retire_after,
         max_objects,
@@ -255,7 +258,8 @@ def resume_detections(
         predictor: What tracks, with the model of that run.
         state: From `predictor.load_state` of that run's `save_path`.
         detector: As in `track_detections`.
-        video: The video once more, where it has no path of its own (an array, a list).
+        video: The video once more, where it has no path of its own (an array, a list), as it was
+            given to `load_state`.
         save_every: As in `propagate_in_video`, and so are the two that follow.
         save_path: See there.
         before_save: See there.
@@ -264,24 +268,29 @@ def resume_detections(
         What `track_detections` would have yielded next; nothing if it was over.
 
     Raises:
-        ValueError: The state is not from a run of `track_detections`, or the video is needed.
+        ValueError: The state is not from a run of `track_detections`, or objects were changed since
+            it was saved, or the video is needed, or is another one.
     """
     saved = state[memory.KEY].detections
-    source = _upstream.images(state).source
     if saved is None:
         raise ValueError(
-            "This state is not from a run of track_detections(save_path=...); go on with "
-            "predictor.resume_propagation."
+            "This state was not saved in a run of track_detections, or it has been changed or "
+            "tracked on since then; predictor.resume_propagation goes on with its objects."
         )
+    source = _upstream.images(state).source
     if video is None and source.path is None:
         raise ValueError(f"{source.name} has no path: give it again as `video`.")
     frames = open_source(source.path if video is None else video, None)
+    for what in ("num_frames", "frame_size"):
+        given, expected = getattr(frames, what), getattr(source, what)
+        if given != expected:
+            raise ValueError(
+                f"{frames.name} is not the video of this state: its {what} is {given}, not "
+                f"{expected}."
+            )
     with saving.damage_named("The state", "run of track_detections"):
-        known = {row[0]: _Object(*row[1:]) for row in saved["objects"]}
-        if list(known) != [obj_id for _, obj_id in _upstream.objects(state)]:
-            raise ValueError(f"its objects are {list(known)}")
         tracker = _Tracker(predictor, state, detector, frames, *saved["options"])
-        tracker.go_on(known, int(saved["num_ever"]), int(saved["next_frame"]))
+        tracker.go_on(saved)
     return tracker.saved_run(save_every, save_path, before_save)
 
 
@@ -320,12 +329,18 @@ class _Tracker:
         }
         self._num_ever = max((i for i in self._objects if isinstance(i, int)), default=0)
         self._next_frame = 0
-        self._is_saved = False
+        self._goes_on = False  # in the middle of a pass
+        self._can_be_saved = False
         self._last_image: tuple[int, Frame] = -1, np.empty((0, 0, 3), np.uint8)
 
-    def go_on(self, objects: dict[Any, _Object], num_ever: int, next_frame: int) -> None:
-        """Let what an earlier run knew be known."""
-        self._objects, self._num_ever, self._next_frame = objects, num_ever, next_frame
+    def go_on(self, saved: dict[str, Any]) -> None:
+        """Let be known what was known when the state was saved."""
+        self._objects = {row[0]: _Object(*row[1:]) for row in saved["objects"]}
+        if list(self._objects) != [obj_id for _, obj_id in _upstream.objects(self.state)]:
+            raise ValueError(f"it has objects besides {list(self._objects)}, or not all of them")
+        self._num_ever, self._next_frame = int(saved["num_ever"]), int(saved["next_frame"])
+        self._goes_on = bool(saved["goes_on"])
+        self._can_be_saved = True  # the caller has the state
 
     def saved_run(
         self,
@@ -339,10 +354,16 @@ class _Tracker:
         if save_path is None:
             raise ValueError("save_every needs save_path, the file to save to.")
         saving.check_can_be_saved(self.state)
-        self._is_saved = True
-        return saving.saved(self.run(), save_every, before_save, lambda: self._save(save_path))
+        self._can_be_saved = True
+        return saving.saved(
+            self.run(),
+            save_every,
+            before_save,
+            lambda: self.predictor.save_state(self.state, save_path),
+        )
 
-    def _save(self, path: str | os.PathLike[str]) -> None:
+    def _note(self, *, is_changed: bool) -> None:
+        """Put what a save must hold besides the predictor's state where it is saved."""
         self.state[memory.KEY].detections = {
             "options": (
                 self.every,
@@ -356,8 +377,8 @@ class _Tracker:
             "objects": [(obj_id, *astuple(known)) for obj_id, known in self._objects.items()],
             "num_ever": self._num_ever,
             "next_frame": self._next_frame,
+            "goes_on": bool(self._objects) and not is_changed,
         }
-        self.predictor.save_state(self.state, path)
 
     def run(self) -> Generator[LabelledStep, None, None]:
         """All frames, in passes from one change of objects or prompts to the next."""
@@ -369,6 +390,8 @@ class _Tracker:
                         mask_logits, is_changed = tracked, False
                         if frame_idx % self.every == 0:
                             mask_logits, is_changed = self._look(frame_idx, tracked)
+                        if self._can_be_saved:
+                            self._note(is_changed=is_changed)
                         yield self._confirmed(frame_idx, mask_logits)
                         if is_changed:
                             break
@@ -394,7 +417,11 @@ class _Tracker:
                     self.predictor.advance(self.state)
                 yield frame_idx, nothing
             return
-        steps = self.predictor.propagate_in_video(self.state, start_frame_idx=start)
+        if self._goes_on:
+            steps = self.predictor.resume_propagation(self.state)
+        else:
+            steps = self.predictor.propagate_in_video(self.state, start_frame_idx=start)
+        self._goes_on = False
         with closing(steps):
             with _upstream.no_progress_bar():  # there may be many passes
                 first = next(steps, None)
@@ -470,7 +497,7 @@ class _Tracker:
                 continue
             new.append(d)
             self._num_ever += 1
-            label = _plain(found.labels[d]) if self._is_saved else found.labels[d]
+            label = _plain(found.labels[d]) if self._can_be_saved else found.labels[d]
             self._objects[self._num_ever] = _Object(label, frame_idx, 1, frame_idx)
             prompts[self._num_ever] = found.boxes[d]
         return prompts

@@ -163,15 +163,14 @@ def checked_batches(model: Any, given: Any) -> Batches | None:
 def frames_to_encode(state: State, frame_idx: int) -> range:
     """The frames that are encoded together with one, in the direction of the running pass.
 
-    They depend on the frame alone: a pass that goes on later encodes the same ones together.
+    They depend on the frame alone, inside a pass or not: a session that goes on later encodes the
+    same ones together.
     """
     images = _upstream.images(state)
-    if images.direction == 0:
-        return range(frame_idx, frame_idx + 1)
     count = state[KEY].frames_per_encode
     first = frame_idx // count * count
     frames = range(first, min(first + count, len(images)))
-    return frames if images.direction > 0 else frames[::-1]
+    return frames[::-1] if images.direction < 0 else frames
 
 
 def settings(state: State) -> dict[str, Any]:
@@ -311,6 +310,7 @@ def go_back(state: State, old: State, frame_idx: int, *, reverse: bool) -> None:
     memory.recent = dict(past.recent)
     memory.starts = past.starts
     memory.stopped = (frame_idx + (-1 if reverse else 1), reverse, None)
+    memory.detections = None
 
 
 def last_tracked(state: State) -> int:
@@ -365,6 +365,7 @@ def forget_objects(state: State) -> None:
     remain = {obj_id for _, obj_id in _upstream.objects(state)}
     memory.tracked = {i: ranges for i, ranges in memory.tracked.items() if i in remain}
     memory.anew = {prompt for prompt in memory.anew if prompt[0] in remain}
+    memory.detections = None
     if not memory.tracked:
         memory.recent.clear()
         memory.stopped = None

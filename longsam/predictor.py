@@ -132,8 +132,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects: Track objects that remember the same frames (those first prompted on the
                 same frame) as one batch, of at most so many objects; True is no limit. Faster, and
                 not bit for bit the same: logits differ by rounding.
-            frames_per_encode: Give the image encoder so many frames at once during a pass (frames 0
-                to n-1, n to 2n-1, ...). Takes 28 MiB more for each at 1024 x 1024, and logits
+            frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
+                2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at 1024 x 1024, and logits
                 differ by rounding.
 
         Returns:
@@ -256,6 +256,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         start_frame_idx: int | None,
         max_frame_num_to_track: int | None,
         reverse: bool,
+        goes_on: bool = False,
     ) -> Generator[Step, None, None]:
         # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
         # here so that only the frames of the pass itself are read ahead.
@@ -263,7 +264,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         start = start_frame_idx
         if start is None:
             start = _upstream.default_start(inference_state)
-        tracked = self._tracked(inference_state, start, max_frame_num_to_track, reverse)
+        tracked = self._tracked(inference_state, start, max_frame_num_to_track, reverse, goes_on)
         snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
         if snapshots is not None:
             save = partial(self.save_state, inference_state)
@@ -276,6 +277,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         start_frame_idx: int,
         max_frame_num_to_track: int | None,
         reverse: bool,
+        goes_on: bool,
     ) -> Generator[Step, None, None]:
         """Upstream's pass, its frames read ahead and what it leaves behind forgotten."""
         steps = super().propagate_in_video(
@@ -285,7 +287,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         batches = inference_state[memory.KEY].batches
         if batches is not None:
             batches.clear()  # an earlier pass may have failed halfway through a frame
-        starts_pass = True
+        starts_pass = not goes_on
         left = max_frame_num_to_track
         with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
             try:
@@ -378,9 +380,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
         if start is None:
             return
         if start > 0 or not reverse:
-            yield from self._propagate(inference_state, start, left, reverse)
+            yield from self._propagate(inference_state, start, left, reverse, goes_on=True)
             return
-        steps = self._propagate(inference_state, 1, 1, reverse)
+        steps = self._propagate(inference_state, 1, 1, reverse, goes_on=True)
         next(steps)  # upstream tracks nothing in reverse from frame 0: frame 1 once more
         yield from steps
 

@@ -5,12 +5,14 @@ import inspect
 import os
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from longsam import _upstream, memory
@@ -31,7 +33,7 @@ FORMATS = {"longsam_state": 2, "longsam_memory_bank": 1}
 def save(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
     """Write a state to a file; see `LongVideoPredictor.save_state`."""
     content = _content(predictor, state)
-    write_atomically(content, Path(path))
+    write_atomically(_plain(content), Path(path))
 
 
 def restored(predictor: Any, state: State, path: Path) -> State:
@@ -180,7 +182,7 @@ def save_bank(
         "objects": objects,
         "constants": state["constants"],
     }
-    write_atomically(content, Path(path))
+    write_atomically(_plain(content), Path(path))
 
 
 def load_bank(predictor: Any, state: State, path: str | os.PathLike[str]) -> None:
@@ -217,6 +219,31 @@ def damage_named(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise ValueError(
             f"{path} does not hold a {what} as longsam saves it ({type(error).__name__}: {error})."
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """The same of types that are loaded without running code: a frame index may be NumPy's.
+
+    Raises:
+        ValueError: There is something of another type.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        kind = OrderedDict if isinstance(value, OrderedDict) else dict
+        return kind((_plain(key), _plain(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if value is None or isinstance(value, (bool, torch.Tensor)):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # of a subclass, such as an Enum's, too
+    for number in (int, float):
+        if isinstance(value, number):
+            return number(value)
+    raise ValueError(f"{value!r} is of type {type(value).__name__}, which cannot be saved.")
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:

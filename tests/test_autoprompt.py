@@ -10,7 +10,7 @@ import supervision
 import torch
 from PIL import Image
 
-from longsam import LongVideoPredictor
+from longsam import LongVideoPredictor, memory
 from longsam.autoprompt import (
     Detections,
     _Object,
@@ -333,6 +333,27 @@ def not_interrupted(predictor: LongVideoPredictor, clip: Path) -> list[Any]:
     return steps
 
 
+@pytest.mark.filterwarnings("ignore:memory_window is 10")
+def test_a_run_with_a_small_window_goes_on(
+    predictor: LongVideoPredictor, clip: Path, tmp_path: Path
+) -> None:
+    """The frames around a pass's start are kept as if it had not been interrupted."""
+    options = {**SAVED, "memory_window": 10, "min_score": np.float64(0.5)}
+    expected = list(track_detections(predictor, clip, by_the_frame, **options))[:30]
+    steps = track_detections(
+        predictor, clip, by_the_frame, save_every=1, save_path=tmp_path / "state.pt", **options
+    )
+    for stop in (12, 20, 23):
+        for frame_idx, *_ in steps:
+            if frame_idx == stop:
+                break
+        state = predictor.load_state(tmp_path / "state.pt")
+        rest = resume_detections(predictor, state, by_the_frame)
+        for mine, theirs in zip(rest, expected[stop:], strict=False):
+            assert mine[:2] == theirs[:2]
+            assert torch.equal(mine[2], theirs[2])
+
+
 @pytest.mark.parametrize("stop", [3, 7, 20, 23, 47, 63])
 def test_a_run_goes_on_from_its_save(
     predictor: LongVideoPredictor,
@@ -384,6 +405,9 @@ def test_a_run_over_frames_without_a_path_goes_on(
             assert torch.equal(mine[2], theirs[2])
     assert len(list(steps)) == 6
     state = predictor.load_state(save, frames)
+    for other in (frames[:5], [frame[:100] for frame in frames], iter(frames)):
+        with pytest.raises(ValueError, match="not the video of this state"):
+            resume_detections(predictor, state, by_the_frame, video=other)
     assert list(resume_detections(predictor, state, by_the_frame, video=frames)) == []
 
 
@@ -392,8 +416,28 @@ def test_what_is_no_run_to_go_on_with(predictor: LongVideoPredictor, tmp_path: P
     state = predictor.init_state(VIDEO)
     predictor.add_new_points_or_box(state, 0, 1, box=VIDEO.box(0, 0))
     predictor.save_state(state, save)
-    with pytest.raises(ValueError, match="not from a run of track_detections"):
+    with pytest.raises(ValueError, match="not saved in a run of track_detections"):
         resume_detections(predictor, predictor.load_state(save, VIDEO), by_the_frame)
+    options = {"snapshot_every": 5, "snapshot_dir": tmp_path / "snapshots"}
+    steps = track_detections(
+        predictor, VIDEO, by_the_frame, save_every=10, save_path=save, **options
+    )
+    assert [next(steps)[0] for _ in range(21)][-1] == 20
+    for change in (
+        lambda state: predictor.rewind(state, 15),
+        predictor.reset_state,
+        lambda state: next(predictor.resume_propagation(state)),
+    ):
+        state = predictor.load_state(save, VIDEO)
+        assert memory.last_tracked(state) == 19
+        change(state)
+        assert memory.last_tracked(state) in (15, -1, 20)
+        with pytest.raises(ValueError, match="not saved in a run of track_detections"):
+            resume_detections(predictor, state, by_the_frame, video=VIDEO)
+    state = predictor.load_state(save, VIDEO)
+    predictor.add_new_points_or_box(state, 19, "own", box=VIDEO.box(19, 0))
+    with pytest.raises(ValueError, match="it has objects besides"):
+        resume_detections(predictor, state, by_the_frame, video=VIDEO)
     with pytest.raises(ValueError, match="save_every needs save_path"):
         track_detections(predictor, VIDEO, by_the_frame, save_every=5)
     with pytest.raises(ValueError, match="live source"):

@@ -200,10 +200,14 @@ def test_how_often_the_encoder_runs(ours: LongVideoPredictor, mp4: Path) -> None
     )
     frames = [f for f, _, _ in ours.propagate_in_video(state, max_frame_num_to_track=10)]
     assert frames == list(range(11))
-    assert seen == [4, 4, 4]  # 0 to 3 (0 was encoded when it was prompted), 4 to 7, 8 to 11
+    assert seen == [4, 4]  # 4 to 7, 8 to 11; 0 to 3 were encoded when 0 was prompted
     seen.clear()
     list(ours.propagate_in_video(state, start_frame_idx=11, max_frame_num_to_track=5, reverse=True))
     assert seen == [4]  # 8 to 11 are at hand
+    seen.clear()
+    # Outside a pass the same ones, so that a loaded state has the same features of frame 10.
+    ours.add_new_points_or_box(state, 10, 1, points=[[60, 50]], labels=[1])
+    assert list(state["cached_features"]) == [8, 9, 10, 11]
     hook.remove()
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,37 @@ def test_going_on_equals_never_having_stopped(
         assert list(ours.resume_propagation(loaded)) == []
 
 
+@pytest.mark.filterwarnings("ignore:memory_window is 14")
+def test_a_small_window_is_gone_on_with_too(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+) -> None:
+    """The frames around the pass's start are kept as if it had not been interrupted."""
+    whole, interrupted = (prompted(ours, mp4, 20, memory_window=14) for _ in range(2))
+    expected = take(ours.propagate_in_video(whole), 40)
+    before = take(ours.propagate_in_video(interrupted), 13)
+    ours.save_state(interrupted, tmp_path / "state.pt")
+    loaded = ours.load_state(tmp_path / "state.pt")
+    assert_equal(before + take(ours.resume_propagation(loaded), 27), expected)
+
+
+def test_numpys_numbers_are_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
+    """Indices often come from arrays, and torch refuses to load what NumPy's scalars need."""
+    state = ours.init_state(mp4, offload_state_to_cpu=np.bool_(True))  # type: ignore[arg-type]
+    two = np.int64(2)
+    ours.add_new_points_or_box(state, two, 1, points=[[80, 60]], labels=[1])
+    take(ours.propagate_in_video(state, two, np.int64(9)), 5)
+    ours.add_new_mask(state, np.int64(4), Shade.RED, np.eye(120, 160, dtype=bool))
+    ours.save_state(state, tmp_path / "state.pt")
+    loaded = ours.load_state(tmp_path / "state.pt")
+    assert_equal(*(take(ours.resume_propagation(s), 5) for s in (loaded, state)))
+    ours.save_memory_bank(state, tmp_path / "bank.pt")
+    ours.init_state(mp4, memory_bank=tmp_path / "bank.pt")
+
+
+class Shade(str, Enum):
+    RED = "red"
+
+
 def test_another_process_goes_on(checkpoint: Path, mp4: Path, tmp_path: Path) -> None:
     """Everything is in the file: the model is built anew, and prompts not yet tracked are kept."""
     ours = models.build_ours(checkpoint)
@@ -66,6 +98,7 @@ def test_another_process_goes_on(checkpoint: Path, mp4: Path, tmp_path: Path) ->
     code = f"""
 import torch, models
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 torch.set_num_threads(1)
 predictor = models.build_ours(Path({str(checkpoint)!r}))
@@ -207,6 +240,7 @@ def test_what_cannot_be_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Pat
 SAVER = """
 import torch, models
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 torch.set_num_threads(1)
 predictor = models.build_ours(Path({checkpoint!r}))
