@@ -133,8 +133,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 same frame) as one batch, of at most so many objects; True is no limit. Faster, and
                 not bit for bit the same: logits differ by rounding.
             frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
-                2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at 1024 x 1024, and logits
-                differ by rounding.
+                2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
+                1024 x 1024, and logits differ by rounding.
 
         Returns:
             The inference state, with upstream's keys and one of ours.
