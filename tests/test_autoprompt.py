@@ -411,6 +411,24 @@ def test_a_run_over_frames_without_a_path_goes_on(
     assert list(resume_detections(predictor, state, by_the_frame, video=frames)) == []
 
 
+def test_a_save_by_hand_goes_on_too(predictor: LongVideoPredictor, tmp_path: Path) -> None:
+    """A run that was taken up is saved by the caller, who has its state."""
+    saves = [tmp_path / "one.pt", tmp_path / "two.pt"]
+    steps = track_detections(
+        predictor, VIDEO, by_the_frame, every=5, save_every=3, save_path=saves[0]
+    )
+    whole = [next(steps) for _ in range(20)]
+    state = predictor.load_state(saves[0], VIDEO)  # of frame 17
+    for frame_idx, *_ in resume_detections(predictor, state, by_the_frame, video=VIDEO):
+        predictor.save_state(state, saves[1])
+        if frame_idx == 18:
+            break
+    state = predictor.load_state(saves[1], VIDEO)
+    mine = next(resume_detections(predictor, state, by_the_frame, video=VIDEO))
+    assert mine[:2] == whole[19][:2]
+    assert torch.equal(mine[2], whole[19][2])
+
+
 def test_what_is_no_run_to_go_on_with(predictor: LongVideoPredictor, tmp_path: Path) -> None:
     save = tmp_path / "state.pt"
     state = predictor.init_state(VIDEO)

@@ -222,19 +222,23 @@ def test_yolo_example(tmp_path: Path) -> None:
     assert masks.frames == list(range(12))
     assert [bool(ids) for _, ids, _ in masks] == [False] * 4 + [True] * 8
 
-    # Killed on frame 4 and taken up again, it gives the same.
-    words[words.index("--out") + 1] = str(tmp_path / "killed")
+    # Killed on frame 4 and taken up again, it gives the same; before its first save, too.
     words[1:1] = ["-u"]
-    with subprocess.Popen(
-        [*words, "--save-every", "3"], stdout=subprocess.PIPE, text=True, env=environment
-    ) as run:
-        assert run.stdout is not None
-        assert any(line.startswith("frame 4:") for line in run.stdout)
-        run.kill()
-    result = subprocess.run([*words, "--resume"], capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
-    killed = MaskFolder(tmp_path / "killed" / "masks")
-    assert killed.frames == list(range(12))
-    for (_, ids, expected), (_, same_ids, found) in zip(masks, killed, strict=True):
-        assert list(same_ids) == list(ids)
-        assert np.array_equal(found, expected)
+    for save_every in ("3", "1000"):
+        out = tmp_path / f"killed_{save_every}"
+        words[words.index("--out") + 1] = str(out)
+        again = [*words, "--save-every", save_every]
+        with subprocess.Popen(again, stdout=subprocess.PIPE, text=True, env=environment) as run:
+            assert run.stdout is not None
+            assert any(line.startswith("frame 4:") for line in run.stdout)
+            run.kill()
+        assert (out / "state.pt").exists() == (save_every == "3")
+        result = subprocess.run(
+            [*again, "--resume"], capture_output=True, text=True, env=environment
+        )
+        assert result.returncode == 0, result.stderr
+        killed = MaskFolder(out / "masks")
+        assert killed.frames == list(range(12))
+        for (_, ids, expected), (_, same_ids, found) in zip(masks, killed, strict=True):
+            assert list(same_ids) == list(ids)
+            assert np.array_equal(found, expected)
