@@ -349,17 +349,9 @@ class _Tracker:
         before_save: Callable[[], object] | None,
     ) -> Generator[LabelledStep, None, None]:
         """`run`, with the state saved now and then."""
-        if save_every is None:
-            return self.run()
-        if save_path is None:
-            raise ValueError("save_every needs save_path, the file to save to.")
-        saving.check_can_be_saved(self.state)
-        self._can_be_saved = True
+        self._can_be_saved |= save_every is not None
         return saving.saved(
-            self.run(),
-            save_every,
-            before_save,
-            lambda: self.predictor.save_state(self.state, save_path),
+            self.predictor, self.state, self.run(), save_every, save_path, before_save
         )
 
     def _note(self, *, is_changed: bool) -> None:

@@ -309,8 +309,7 @@ def go_back(state: State, old: State, frame_idx: int, *, reverse: bool) -> None:
             ours.update({f: value for f, value in theirs.items() if f not in prompts})
     memory.recent = dict(past.recent)
     memory.starts = past.starts
-    memory.stopped = (frame_idx + (-1 if reverse else 1), reverse, None)
-    memory.detections = None
+    note_stop(state, frame_idx, None, reverse=reverse)
 
 
 def last_tracked(state: State) -> int:

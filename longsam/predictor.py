@@ -248,7 +248,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             images.check_start(start_frame_idx)
         passes = self._propagate_live if isinstance(images, LiveBuffer) else self._propagate
         steps = passes(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
-        return self._saved(steps, inference_state, save_every, save_path, before_save)
+        return saving.saved(self, inference_state, steps, save_every, save_path, before_save)
 
     def _propagate(
         self,
@@ -331,24 +331,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
             if not any(_upstream.objects(inference_state)):
                 return  # the caller has removed the last object
 
-    def _saved(
-        self,
-        steps: Generator[Step, None, None],
-        inference_state: State,
-        save_every: int | timedelta | None,
-        save_path: str | os.PathLike[str] | None,
-        before_save: Callable[[], object] | None,
-    ) -> Generator[Step, None, None]:
-        """The steps of a pass, with the state saved now and then between two of them."""
-        if save_every is None:
-            return steps
-        if save_path is None:
-            raise ValueError("save_every needs save_path, the file to save to.")
-        saving.check_can_be_saved(inference_state)
-        return saving.saved(
-            steps, save_every, before_save, lambda: self.save_state(inference_state, save_path)
-        )
-
     def resume_propagation(
         self,
         inference_state: State,
@@ -371,7 +353,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         stop = memory.where_stopped(inference_state)
         steps = self._go_on(inference_state, *stop)
-        return self._saved(steps, inference_state, save_every, save_path, before_save)
+        return saving.saved(self, inference_state, steps, save_every, save_path, before_save)
 
     def _go_on(
         self, inference_state: State, start: int | None, left: int | None, reverse: bool

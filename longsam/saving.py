@@ -80,12 +80,22 @@ def _content(predictor: Any, state: State) -> dict[str, Any]:
 
 
 def saved(
+    predictor: Any,
+    state: State,
     steps: Generator[Step, None, None],
-    save_every: int | timedelta,
+    save_every: int | timedelta | None,
+    save_path: str | os.PathLike[str] | None,
     before_save: Callable[[], object] | None,
-    save: Callable[[], object],
 ) -> Generator[Step, None, None]:
-    """The steps of a pass, saved now and then between two of them, and at their end."""
+    """The steps of a pass; the state is saved now and then between two of them, and at their end.
+
+    The options are those of `LongVideoPredictor.propagate_in_video`.
+    """
+    if save_every is None:
+        return steps
+    if save_path is None:
+        raise ValueError("save_every needs save_path, the file to save to.")
+    check_can_be_saved(state)
     by_time = isinstance(save_every, timedelta)
     if isinstance(save_every, bool) or not isinstance(save_every, (int, timedelta)):
         raise ValueError(
@@ -94,7 +104,9 @@ def saved(
     every = save_every.total_seconds() if isinstance(save_every, timedelta) else save_every
     if every <= 0:
         raise ValueError(f"save_every is {save_every!r}; it must be above 0.")
-    return _saved(steps, every, by_time, before_save, save)
+    return _saved(
+        steps, every, by_time, before_save, lambda: predictor.save_state(state, save_path)
+    )
 
 
 def _saved(
@@ -228,7 +240,7 @@ def _plain(value: Any) -> Any:
         ValueError: There is something of another type.
     """
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
     if isinstance(value, dict):
         kind = OrderedDict if isinstance(value, OrderedDict) else dict
         return kind((_plain(key), _plain(item)) for key, item in value.items())

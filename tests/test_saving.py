@@ -98,7 +98,6 @@ def test_another_process_goes_on(checkpoint: Path, mp4: Path, tmp_path: Path) ->
     code = f"""
 import torch, models
 from datetime import timedelta
-from enum import Enum
 from pathlib import Path
 torch.set_num_threads(1)
 predictor = models.build_ours(Path({str(checkpoint)!r}))
@@ -240,7 +239,6 @@ def test_what_cannot_be_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Pat
 SAVER = """
 import torch, models
 from datetime import timedelta
-from enum import Enum
 from pathlib import Path
 torch.set_num_threads(1)
 predictor = models.build_ours(Path({checkpoint!r}))
