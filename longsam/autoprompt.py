@@ -200,20 +200,9 @@ def track_detections(
             and None.
         RuntimeError: A frame cannot be read.
     """
-    for name, number in (("every", every), ("min_hits", min_hits), ("retire_after", retire_after)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} is {number!r}; it must be a whole number, at least 1.")
-    for name, share in (
-        ("min_score", min_score),
-        ("match_iou", match_iou),
-        ("correct_iou", correct_iou),
-    ):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} is {share!r}; it must be from 0 to 1.")
-    if max_objects is not None and not (isinstance(max_objects, int) and max_objects >= 1):
-        raise ValueError(
-            f"max_objects is {max_objects!r}; it must be a whole number, at least 1, or None."
-        )
+    tracker_options = _Options(
+        every, min_score, match_iou, correct_iou, min_hits, retire_after, max_objects
+    )
     state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
     source = _upstream.images(state).source
     if source.num_frames <= every * (min_hits - 1):
@@ -228,13 +217,7 @@ def track_detections(
         state,
         detector,
         source if isinstance(source, LiveVideo) else open_source(video, None),
-        every,
-        float(min_score),
-        float(match_iou),
-        float(correct_iou),
-        min_hits,
-        retire_after,
-        max_objects,
+        tracker_options,
     )
     return tracker.saved_run(save_every, save_path, before_save)
 
@@ -289,7 +272,7 @@ def resume_detections(
                 f"{expected}."
             )
     with saving.damage_named("The state", "run of track_detections"):
-        tracker = _Tracker(predictor, state, detector, frames, *saved["options"])
+        tracker = _Tracker(predictor, state, detector, frames, _Options(*saved["options"]))
         tracker.go_on(saved)
     return tracker.saved_run(save_every, save_path, before_save)
 
@@ -305,14 +288,10 @@ class _Object:
     empty_since: int | None = None  # from which look on it was
 
 
-@dataclass
-class _Tracker:
-    """The arguments are those of `track_detections`; `source` gives frames in their own size."""
+@dataclass(frozen=True)
+class _Options:
+    """Those of `track_detections`, in the order in which a save holds them."""
 
-    predictor: LongVideoPredictor
-    state: _upstream.State
-    detector: Detector
-    source: FrameSource
     every: int
     min_score: float
     match_iou: float
@@ -322,9 +301,36 @@ class _Tracker:
     max_objects: int | None
 
     def __post_init__(self) -> None:
+        for name in ("every", "min_hits", "retire_after"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} is {number!r}; it must be a whole number, at least 1.")
+        for name in ("min_score", "match_iou", "correct_iou"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share!r}; it must be from 0 to 1.")
+            object.__setattr__(self, name, float(share))
+        most = self.max_objects
+        if most is not None and not (isinstance(most, int) and most >= 1):
+            raise ValueError(
+                f"max_objects is {most!r}; it must be a whole number, at least 1, or None."
+            )
+
+
+@dataclass
+class _Tracker:
+    """A run of `track_detections`; `source` gives frames in their own size."""
+
+    predictor: LongVideoPredictor
+    state: _upstream.State
+    detector: Detector
+    source: FrameSource
+    options: _Options
+
+    def __post_init__(self) -> None:
         # Objects of a memory bank are known from the start; they are labelled with their ids.
         self._objects: dict[Any, _Object] = {
-            obj_id: _Object(obj_id, 0, self.min_hits, 0)
+            obj_id: _Object(obj_id, 0, self.options.min_hits, 0)
             for _, obj_id in _upstream.objects(self.state)
         }
         self._num_ever = max((i for i in self._objects if isinstance(i, int)), default=0)
@@ -357,15 +363,7 @@ class _Tracker:
     def _note(self, *, is_changed: bool) -> None:
         """Put what a save must hold besides the predictor's state where it is saved."""
         self.state[memory.KEY].detections = {
-            "options": (
-                self.every,
-                self.min_score,
-                self.match_iou,
-                self.correct_iou,
-                self.min_hits,
-                self.retire_after,
-                self.max_objects,
-            ),
+            "options": astuple(self.options),
             "objects": [(obj_id, *astuple(known)) for obj_id, known in self._objects.items()],
             "num_ever": self._num_ever,
             "next_frame": self._next_frame,
@@ -380,7 +378,7 @@ class _Tracker:
                     for frame_idx, tracked in steps:
                         self._next_frame = frame_idx + 1
                         mask_logits, is_changed = tracked, False
-                        if frame_idx % self.every == 0:
+                        if frame_idx % self.options.every == 0:
                             mask_logits, is_changed = self._look(frame_idx, tracked)
                         if self._can_be_saved:
                             self._note(is_changed=is_changed)
@@ -450,7 +448,8 @@ class _Tracker:
 
     def _confirmed(self, frame_idx: int, mask_logits: torch.Tensor) -> LabelledStep:
         """What is yielded of a frame: the objects that were detected often enough."""
-        shown = {i: one.label for i, one in self._objects.items() if one.hits >= self.min_hits}
+        least = self.options.min_hits
+        shown = {i: one.label for i, one in self._objects.items() if one.hits >= least}
         if len(shown) < len(mask_logits):
             mask_logits = mask_logits[[obj_id in shown for obj_id in self._objects]]
         return frame_idx, list(shown), mask_logits, list(shown.values())
@@ -467,13 +466,15 @@ class _Tracker:
         of_masks, of_boxes = _shares_inside(masks, found.boxes)
         holds, is_part = (of_masks > MOSTLY) & alike, (of_boxes > MOSTLY) & alike
         pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
-        matched = {d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self.match_iou}
+        matched = {
+            d: o for d, o in zip(*pairs, strict=True) if overlap[d, o] >= self.options.match_iou
+        }
         prompts = {
             objects[o]: found.boxes[d]
             for d, o in matched.items()
-            if overlap[d, o] < self.correct_iou and holds[d].sum() < 2
+            if overlap[d, o] < self.options.correct_iou and holds[d].sum() < 2
         }
-        is_of = holds | is_part | ((overlap >= self.match_iou) & alike)
+        is_of = holds | is_part | ((overlap >= self.options.match_iou) & alike)
         for d, of_tracked in enumerate(is_of):
             owners = [matched[d]] if d in matched else of_tracked.nonzero()[0]
             if len(owners) == 1:  # it is clear whose it is, be it ever so loose or tight
@@ -484,8 +485,8 @@ class _Tracker:
         for d in np.argsort(-found.scores):
             same = [n for n in new if found.labels[n] == found.labels[d]]
             is_known = d in matched or is_of[d].any()
-            is_twice = (_ious(found.boxes[[d]], found.boxes[same]) >= self.match_iou).any()
-            if is_known or is_twice or len(self._objects) == self.max_objects:
+            is_twice = (_ious(found.boxes[[d]], found.boxes[same]) >= self.options.match_iou).any()
+            if is_known or is_twice or len(self._objects) == self.options.max_objects:
                 continue
             new.append(d)
             self._num_ever += 1
@@ -510,7 +511,7 @@ class _Tracker:
                     known.seen_since, known.empty_since = frame_idx, None
             elif known.empty_since is None:
                 known.empty_since = frame_idx
-            elif frame_idx - known.empty_since >= self.retire_after:
+            elif frame_idx - known.empty_since >= self.options.retire_after:
                 gone.add(row)
         for one, other in _same(masks):
             # One that is not confirmed goes, or the one that has come to where the other was.
@@ -520,7 +521,7 @@ class _Tracker:
     def _age(self, obj_id: Any) -> tuple[bool, int]:
         """Larger for an object whose claim to a mask is weaker."""
         known = self._objects[obj_id]
-        return known.hits < self.min_hits, known.seen_since
+        return known.hits < self.options.min_hits, known.seen_since
 
     def _accept(self, frame_idx: int, masks: torch.Tensor, first_new: int) -> list[int]:
         """Let go of new objects that turn out to be known ones, or nothing, or that were missed.
@@ -531,7 +532,7 @@ class _Tracker:
         gone = {
             row
             for row, known in enumerate(self._objects.values())
-            if known.hits < self.min_hits and known.last_hit < frame_idx
+            if known.hits < self.options.min_hits and known.last_hit < frame_idx
         }
         if first_new in self._objects:  # new ones come last
             num_old = list(self._objects).index(first_new)
@@ -560,7 +561,7 @@ class _Tracker:
         """Those of enough score, cut to the frame."""
         height, width = self.source.frame_size
         boxes = found.boxes.clip(0, [width, height, width, height])
-        usable = (found.scores >= self.min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        usable = (found.scores >= self.options.min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         labels = [label for label, is_usable in zip(found.labels, usable, strict=True) if is_usable]
         return Detections(boxes[usable], found.scores[usable], labels)
 

@@ -14,6 +14,7 @@ from longsam import LongVideoPredictor, memory
 from longsam.autoprompt import (
     Detections,
     _Object,
+    _Options,
     _same,
     _Tracker,
     as_detections,
@@ -252,8 +253,9 @@ def test_loose_and_tight_boxes_confirm_too(predictor: LongVideoPredictor, scale:
 def test_of_two_on_one_mask_the_confirmed_stays(predictor: LongVideoPredictor) -> None:
     """An object that was hidden for a look comes back to where a new one has been started."""
     clip = [VIDEO.frame(i) for i in range(4)]
-    tracker = _Tracker(predictor, predictor.init_state(clip), lambda frame: None,
-                       open_source(clip, None), 1, 0.5, 0.3, 0.5, 2, 100, None)  # fmt: skip
+    options = _Options(1, 0.5, 0.3, 0.5, min_hits=2, retire_after=100, max_objects=None)
+    state, source = predictor.init_state(clip), open_source(clip, None)
+    tracker = _Tracker(predictor, state, lambda frame: None, source, options)
     box = VIDEO.box(0, 0)
     for obj_id in (1, 2):
         _, _, mask_logits = predictor.add_new_points_or_box(tracker.state, 0, obj_id, box=box)
