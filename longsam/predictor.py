@@ -222,8 +222,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             start_frame_idx: Where to start; None is the first conditioning frame.
             max_frame_num_to_track: Up to so many frames after the first; None is all.
             reverse: Track towards frame 0.
-            save_every: Save the state after so many frames, or so much time. It is saved when the
-                caller asks for the next frame, and so has dealt with those before.
+            save_every: Save the state after the first frame, and then after so many frames, or so
+                much time. It is saved when the caller asks for the next frame, and so has dealt
+                with those before.
             save_path: Where to; see `save_state`.
             before_save: Called before each save. Give the `flush` of a `MaskWriter`, so that no
                 frame is in the save whose masks are not on disk.

@@ -87,7 +87,7 @@ def saved(
     save_path: str | os.PathLike[str] | None,
     before_save: Callable[[], object] | None,
 ) -> Generator[Step, None, None]:
-    """The steps of a pass; the state is saved now and then between two of them, and at their end.
+    """The steps of a pass; the state is saved behind the first, now and then, and at their end.
 
     The options are those of `LongVideoPredictor.propagate_in_video`.
     """
@@ -130,8 +130,11 @@ def _saved(
         for step in steps:
             yield step
             num_steps += 1
-            if now() - saved_at >= every:
+            is_due = now() - saved_at >= every
+            # The first at once: prompts are somebody's work too, and an older file gives way.
+            if is_due or num_steps == 1:
                 save_all()
+            if is_due:
                 saved_at = now()
     if num_steps:
         save_all()

@@ -82,6 +82,18 @@ def test_numpys_numbers_are_saved(ours: LongVideoPredictor, mp4: Path, tmp_path:
     ours.init_state(mp4, memory_bank=tmp_path / "bank.pt")
 
 
+def test_what_would_not_load_is_not_saved(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+) -> None:
+    """And the save before it stays."""
+    ours.save_state(prompted(ours, mp4), tmp_path / "state.pt")
+    before = (tmp_path / "state.pt").read_bytes()
+    state = prompted(ours, mp4, offload_state_to_cpu=np.complex64(1))
+    with pytest.raises(ValueError, match=r"\(1\+0j\) is of type complex, which cannot be saved"):
+        ours.save_state(state, tmp_path / "state.pt")
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
 class Shade(str, Enum):
     RED = "red"
 
@@ -281,7 +293,7 @@ def test_killed_while_saving(
 
 
 def test_autosave(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
-    """It is saved when the caller has dealt with a frame, and not before."""
+    """It is saved when the caller has dealt with a frame, and not before; the first at once."""
     path, events = tmp_path / "state.pt", []
     state = prompted(ours, mp4)
     expected = list(ours.propagate_in_video(prompted(ours, mp4)))
@@ -293,7 +305,7 @@ def test_autosave(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
         before.append(step)
         if len(before) == 35:
             break
-    assert events == [10, 20, 30]
+    assert events == [1, 10, 20, 30]
     loaded = ours.load_state(path)
     after = list(
         ours.resume_propagation(loaded, save_every=timedelta(microseconds=1), save_path=path)
