@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=2, help="one thread each")
+    parser.add_argument("--first-seed", type=int, default=0, help="to choose by, take 2000")
     parser.add_argument("--clips", type=int, default=len(CLIPS), help="of 300 frames, a difficulty")
     parser.add_argument("--long", type=int, default=len(LONG), help="of 5,000 frames")
     parser.add_argument("--image-size", type=int, help="of the model; default: the shipped size")
@@ -48,9 +49,9 @@ def main() -> None:
     options = parser.parse_args()
 
     work = [
-        (difficulty, *video)
+        (difficulty, options.first_seed + seed, frames)
         for difficulty in ("easy", "hard")
-        for video in LONG[: options.long] + CLIPS[: options.clips]
+        for seed, frames in LONG[: options.long] + CLIPS[: options.clips]
     ]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         videos = []
