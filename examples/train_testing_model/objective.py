@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clips import Batch, Rollout
+from clips import Batch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
@@ -107,13 +107,9 @@ class Objective(nn.Module):
         )
 
     def forward(
-        self, batch: Batch, rng: np.random.Generator, rollout: Rollout | None = None
+        self, batch: Batch, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Returns the loss, its parts, and the IoU of each object on each frame (nan: hidden).
-
-        Args:
-            rollout: What `batch` is from: the model remembers its memory, which grows.
-        """
+        """Returns the loss, its parts, and the IoU of each object on each frame (nan: hidden)."""
         losses = Losses()
         frames, clips = batch.images.shape[:2]
         encoded = self.model.forward_image(batch.images.flatten(0, 1))
@@ -122,13 +118,10 @@ class Objective(nn.Module):
 
         outputs: dict[str, dict[int, Any]] = {
             "cond_frame_outputs": {},
-            "non_cond_frame_outputs": dict(rollout.memory) if rollout else {},
+            "non_cond_frame_outputs": {},
         }
         ious = []
-        corrected = None
-        if frames > 1 and not rollout and rng.random() < 0.15:
-            corrected = int(rng.integers(1, frames))
-        every = torch.ones(len(batch.clip_of_object), dtype=torch.bool, device=batch.masks.device)
+        corrected = int(rng.integers(1, frames)) if frames > 1 and rng.random() < 0.15 else None
         for t, index in enumerate(batch.indices):
             here = t * clips + batch.clip_of_object
             step: dict[str, Any] = {
@@ -147,8 +140,7 @@ class Objective(nn.Module):
             out = self.model.track_step(
                 **step, **prompt, run_mem_encoder=not clicked and t != corrected
             )
-            judged = every if t == 0 or not rollout else rollout.not_lost
-            self._judge(losses, truth, judged, tracked=t > 0)
+            self._judge(losses, truth, tracked=t > 0)
             if clicked or t == corrected:
                 points = _correction(rng, out["pred_masks_high_res"], truth, prompt["point_inputs"])
                 out = self.model.track_step(
@@ -157,29 +149,17 @@ class Objective(nn.Module):
                     mask_inputs=None,
                     prev_sam_mask_logits=out["pred_masks"].detach().clamp(-32.0, 32.0),
                 )
-                self._judge(losses, truth, every, tracked=False)
+                self._judge(losses, truth, tracked=False)
             kind = "cond" if t == 0 or t == corrected else "non_cond"
             outputs[f"{kind}_frame_outputs"][index] = out
-            masks = out["pred_masks_high_res"][:, 0] > 0
-            ious.append(_iou(masks, truth))
-            if rollout and t > 0:
-                ious[-1][~rollout.not_lost] = torch.nan
-                rollout.note(masks, truth)
-        if rollout:
-            tracked = outputs["non_cond_frame_outputs"]
-            rollout.remember({index: tracked[index] for index in batch.indices[1:]})
+            ious.append(_iou(out["pred_masks_high_res"][:, 0] > 0, truth))
         parts = losses.means()
         loss = sum(WEIGHTS[name] * value for name, value in parts.items())
         return loss, {name: value.detach() for name, value in parts.items()}, torch.stack(ious)
 
-    def _judge(self, losses: Losses, truth: Tensor, judged: Tensor, *, tracked: bool) -> None:
-        """Losses of all four candidate masks of the last step, of some of the objects."""
-        if not judged.any():
-            return
-        masks, ious, scores, features, decoded = (
-            self._seen[name][judged] for name in ("masks", "ious", "scores", "features", "decoded")
-        )
-        truth = truth[judged]
+    def _judge(self, losses: Losses, truth: Tensor, *, tracked: bool) -> None:
+        """Losses of all four candidate masks of the last step."""
+        masks, ious, scores = (self._seen[name] for name in ("masks", "ious", "scores"))
         size = 2 * masks.shape[-1]
         logits = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
         share = F.adaptive_avg_pool2d(truth[:, None].float(), size)
@@ -198,8 +178,9 @@ class Objective(nn.Module):
             with torch.no_grad():
                 true_ious = _iou(logits > 0, share > 0.5)
             losses.add("iou", (ious - true_ious).abs().mean())
+        features = self._seen["features"]
         cells = F.adaptive_avg_pool2d(truth[:, None].float(), features.shape[-1])
-        logits = self.heads.prompted(decoded)[..., 0]
+        logits = self.heads.prompted(self._seen["decoded"])[..., 0]
         losses.add("prompted", F.binary_cross_entropy_with_logits(logits, cells.flatten(1)))
         if tracked:
             logits = self.heads.target(features)

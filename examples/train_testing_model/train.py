@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from clips import Rollout, make_batch
+from clips import make_batch
 from objective import Objective, start_well
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.modeling.sam2_base import SAM2Base
@@ -39,38 +39,18 @@ class Stage:
     objects_per_clip: int
     size: int
     hard: float
-    rollouts: int = 0  # so many at a time, a few frames of one each step; 0: fresh clips
 
 
-@dataclass(frozen=True)
-class Round:
-    """Stages over which the learning rate falls once."""
-
-    learning_rate: float
-    stages: tuple[Stage, ...]
-
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
-
-
-ROUNDS = (
-    Round(
-        1e-3,
-        (
-            Stage(600, 1, 16, 3, 128, 0.3),
-            Stage(1400, 4, 6, 2, 128, 0.3),
-            Stage(900, 7, 4, 3, 128, 0.4),
-            Stage(1800, 6, 3, 3, 192, 0.5),
-        ),
-    ),
-    Round(3e-4, (Stage(3000, 5, 4, 2, 192, 0.9, rollouts=4),)),
+SCHEDULE = (
+    Stage(600, 1, 16, 3, 128, 0.3),
+    Stage(1400, 4, 6, 2, 128, 0.3),
+    Stage(900, 7, 4, 3, 128, 0.4),
+    Stage(1800, 6, 3, 3, 192, 0.5),
 )
-FRESH_CLIPS = Stage(0, 6, 3, 3, 192, 0.5)  # every fifth step between rollouts
+LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.02
 EMA = 0.998
 SAVE_EVERY_SECONDS = 120
-STATE_OF_ROLLOUT = ("position", "memory", "frames_wrong")
 
 
 def main() -> None:
@@ -98,7 +78,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     start_well(model)
     objective = Objective(model).to(options.device)
     parameters = list(objective.parameters())
-    optimizer = torch.optim.AdamW(groups(objective), lr=where(0)[1], betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups(objective), lr=LEARNING_RATE, betas=(0.9, 0.98))
     average = {name: value.clone() for name, value in model.state_dict().items()}
     step, spent = 0, 0.0
     save_path = options.out / "training.pt"
@@ -110,35 +90,27 @@ def train(rank: int, options: argparse.Namespace) -> None:
         for parameter in optimizer.state:  # as zero_grad leaves those that a step does not use
             parameter.grad = torch.zeros_like(parameter)
 
-    total = sum(a_round.steps for a_round in ROUNDS)
-    rollouts = Rollouts(options, rank)
-    rollouts.load(step)
+    total = sum(stage.steps for stage in SCHEDULE)
     started = saved_at = time.perf_counter()
     recent: list[dict[str, float]] = []
     last_step = min(total, options.until_step or total)
     while step < last_step:
-        stage, rate = where(step)
+        stage = stage_of(step)
         set_size(model, stage.size)
         # Every step has its own seed, so that a run that was stopped goes on as if it had not been.
         rng = np.random.default_rng((options.seed, rank, step))
-        rollout = rollouts.at(step, stage) if stage.rollouts and step % 5 else None
-        if rollout:
-            batch = rollout.next(stage.num_frames)
-            rng = np.random.default_rng(rollout.seed)  # the same prompt every time
-        else:
-            fresh = FRESH_CLIPS if stage.rollouts else stage
-            batch = make_batch(
-                rng,
-                clips=fresh.clips,
-                objects_per_clip=fresh.objects_per_clip,
-                num_frames=fresh.num_frames,
-                size=fresh.size,
-                hard=fresh.hard,
-            )
+        batch = make_batch(
+            rng,
+            clips=stage.clips,
+            objects_per_clip=stage.objects_per_clip,
+            num_frames=stage.num_frames,
+            size=stage.size,
+            hard=stage.hard,
+        )
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(step, total)
         optimizer.zero_grad(set_to_none=False)
-        loss, parts, ious = objective(batch, rng, rollout)
+        loss, parts, ious = objective(batch, rng)
         loss.backward()
         share_gradients(parameters, options.processes)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -150,31 +122,25 @@ def train(rank: int, options: argparse.Namespace) -> None:
             for name, value in model.state_dict().items():
                 average[name].lerp_(value, 1 - keep)
         prompted, tracked = ious[0], ious[1:]
-        tracked_name = "J_rollout" if rollout else "J_tracked"
         recent.append(
             {name: float(value) for name, value in parts.items()}
             | {"J_prompted": float(prompted.nanmean()), "norm": float(norm)}
-            | ({tracked_name: float(tracked.nanmean())} if len(tracked) else {})
+            | ({"J_tracked": float(tracked.nanmean())} if len(tracked) else {})
         )
         now = time.perf_counter()
         out_of_time = torch.tensor(float(now - started > 60 * options.minutes))
         dist.broadcast(out_of_time, 0)
         if rank == 0 and step % 50 == 0:
             line: dict[str, Any] = {"step": step, "seconds": round(spent + now - started)}
-            for name in sorted({name for r in recent for name in r}):
+            for name in recent[-1]:
                 line[name] = round(float(np.nanmean([r[name] for r in recent if name in r])), 4)
             with (options.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
         if step % 50 == 0:
             recent = []
         last = bool(out_of_time) or step == last_step
-        save_now = torch.tensor(float(last or now - saved_at > SAVE_EVERY_SECONDS))
-        dist.broadcast(save_now, 0)
-        if save_now:
+        if rank == 0 and (last or now - saved_at > SAVE_EVERY_SECONDS):
             saved_at = now
-            rollouts.save(step)
-            dist.barrier()
-        if rank == 0 and save_now:
             state = {
                 "objective": objective.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -204,64 +170,11 @@ def groups(objective: Objective) -> list[dict[str, Any]]:
     ]
 
 
-class Rollouts:
-    """The rollouts of one process; saved beside training.pt, a file for each process."""
-
-    def __init__(self, options: argparse.Namespace, rank: int):
-        self._path = options.out / f"rollouts_{rank}.pt"
-        self._seed = (options.seed, rank)
-        self._device = options.device
-        self._rollouts: dict[int, Rollout] = {}
-
-    def at(self, step: int, stage: Stage) -> Rollout:
-        """The one whose turn it is; a new one where the last is over."""
-        turn = step % stage.rollouts
-        if turn not in self._rollouts or self._rollouts[turn].over:
-            self._rollouts[turn] = self._new((*self._seed, step, 1), stage)
-        return self._rollouts[turn]
-
-    def save(self, step: int) -> None:
-        saved = {
-            turn: {name: getattr(r, name) for name in ("seed", *STATE_OF_ROLLOUT)}
-            for turn, r in self._rollouts.items()
-        }
-        write(self._path, {"step": step, "rollouts": saved})
-
-    def load(self, step: int) -> None:
-        """Go on with what was saved at that step; otherwise with new ones."""
-        if not self._path.exists():
-            return
-        saved = torch.load(self._path, weights_only=True, map_location=self._device)
-        if saved["step"] != step:
-            return
-        for turn, state in saved["rollouts"].items():
-            rollout = self._new(tuple(state["seed"]), where(state["seed"][2])[0])
-            for name in STATE_OF_ROLLOUT:
-                setattr(rollout, name, state[name])
-            self._rollouts[turn] = rollout
-
-    def _new(self, seed: tuple[int, ...], stage: Stage) -> Rollout:
-        return Rollout(
-            seed,
-            clips=stage.clips,
-            objects_per_clip=stage.objects_per_clip,
-            size=stage.size,
-            hard=stage.hard,
-        )
-
-
-def where(step: int) -> tuple[Stage, float]:
-    """The stage of a step, and its learning rate."""
-    for a_round in ROUNDS:
-        if step < a_round.steps:
-            warm = min(1.0, (step + 1) / 100)
-            fall = 0.5 * (1 + math.cos(math.pi * step / a_round.steps))
-            rate = a_round.learning_rate * warm * (0.02 + 0.98 * fall)
-            for stage in a_round.stages:
-                if step < stage.steps:
-                    return stage, rate
-                step -= stage.steps
-        step -= a_round.steps
+def stage_of(step: int) -> Stage:
+    for stage in SCHEDULE:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
     raise ValueError("the schedule is over")
 
 
@@ -272,6 +185,11 @@ def set_size(model: SAM2Base, size: int) -> None:
     prompts = model.sam_prompt_encoder
     prompts.input_image_size, prompts.image_embedding_size = (size, size), (cells, cells)
     prompts.mask_input_size = (4 * cells, 4 * cells)
+
+
+def learning_rate(step: int, total: int) -> float:
+    warm = min(1.0, (step + 1) / 100)
+    return LEARNING_RATE * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total)))
 
 
 def share_gradients(parameters: list[torch.nn.Parameter], processes: int) -> None:

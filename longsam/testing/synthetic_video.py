@@ -5,7 +5,6 @@ in any order, and keeps nothing but its textures.
 """
 
 import colorsys
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,10 +62,6 @@ class SyntheticVideo:
         num_objects: How many objects; None leaves it to the seed.
         still_background: The camera stands still. The testing model was trained on moving ones.
 
-    Attributes:
-        lookalikes: The pairs of objects that have colours and pattern in common, and differ in
-            outline and size. Others may resemble each other by chance.
-
     Raises:
         ValueError: An argument is out of range.
     """
@@ -104,7 +99,6 @@ class SyntheticVideo:
         drawn = fewest + int(rng.random() * (most + 1 - fewest))
         self.num_objects = num_objects or drawn
         looks = _looks(rng, world, self.num_objects)
-        self.lookalikes = _lookalikes(looks)
         self._background = _background(rng, world, frame_size)
         self._sprites = [_sprite(rng, look, frame_size) for look in looks]
         self._motion = _Motion(rng, world, looks, self.num_objects, frame_size)
@@ -320,15 +314,6 @@ def _looks(rng: np.random.Generator, world: Difficulty, num_objects: int) -> lis
             )
         )
     return looks
-
-
-def _lookalikes(looks: list[_Look]) -> list[tuple[int, int]]:
-    objects = sorted((look for look in looks if look.label >= 0), key=lambda look: look.label)
-    return [
-        (one.label, other.label)
-        for one, other in itertools.combinations(objects, 2)
-        if (one.colours, one.pattern) == (other.colours, other.pattern)
-    ]
 
 
 def _sprite(rng: np.random.Generator, look: _Look, frame_size: tuple[int, int]) -> _Sprite:
