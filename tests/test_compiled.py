@@ -11,7 +11,12 @@ from longsam.testing import SyntheticVideo, iou, load_predictor
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the compiler has its own, and only where it has no cache
+@pytest.mark.filterwarnings(  # the compiler's own, which come only where it has no cache
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:TypedStorage is deprecated:UserWarning",
+    "ignore:Torchinductor does not support code generation for complex:UserWarning",
+)
 def test_compiled_components_track_and_compile_once(tmp_path: Path) -> None:
     """Trimming what is remembered gives the compiled parts no new shapes."""
     video = SyntheticVideo(3, 80)

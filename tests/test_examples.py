@@ -222,7 +222,7 @@ def test_yolo_example(tmp_path: Path) -> None:
     assert masks.frames == list(range(12))
     assert [bool(ids) for _, ids, _ in masks] == [False] * 4 + [True] * 8
 
-    # Killed on frame 4 and taken up again, it gives the same; before its first save, too.
+    # Killed on frame 4 and taken up again, it gives the same; where its save is lost, too.
     words[1:1] = ["-u"]
     for save_every in ("3", "1000"):
         out = tmp_path / f"killed_{save_every}"

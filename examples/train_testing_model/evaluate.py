@@ -2,6 +2,7 @@
 
     python evaluate.py                                        # the shipped weights
     python evaluate.py --checkpoint out/testing_model/testing_model.pt --clips 6 --long 0
+    python evaluate.py --first-seed 2000 --long 0             # to choose between weights by
 
 The videos were fixed before training: of each difficulty 30 of 300 frames (seeds 0 to 29) and 5 of
 5,000 (seeds 100 to 104), 256 x 256. In each one object (number seed % num_objects) is prompted on
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=2, help="one thread each")
-    parser.add_argument("--first-seed", type=int, default=0, help="to choose by, take 2000")
+    parser.add_argument("--first-seed", type=int, default=0, help="added to every seed")
     parser.add_argument("--clips", type=int, default=len(CLIPS), help="of 300 frames, a difficulty")
     parser.add_argument("--long", type=int, default=len(LONG), help="of 5,000 frames")
     parser.add_argument("--image-size", type=int, help="of the model; default: the shipped size")
