@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from longsam.masks import FORMATS, MaskFolder, MaskWriter, read_masks
-from longsam.masks.formats import LineFile, davis_palette
+from longsam.masks.formats import davis_palette
 
 SIZE = (46, 60)
 NUM_FRAMES = 12
@@ -94,7 +94,7 @@ def test_the_files_are_what_others_read(tmp_path: Path) -> None:
         assert np.array_equal(palette, davis_palette()[: len(palette)])
         assert set(np.unique(np.asarray(png))) <= {0, 7, 1, 2}
         assert 7 in np.asarray(png)
-    with Image.open(tmp_path / "object_png" / "bee %2F wasp" / "000004.png") as png:
+    with Image.open(tmp_path / "object_png" / "bee%20%2f%20wasp" / "000004.png") as png:
         assert png.mode == "1"
     with av.open(tmp_path / "overlay.mp4") as overlay:
         assert overlay.streams.video[0].codec_context.name == "h264"
