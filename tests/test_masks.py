@@ -207,18 +207,22 @@ def test_a_disk_without_room_reaches_the_caller(name: str, tmp_path: Path) -> No
     writer = MaskWriter(tmp_path, name)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60 if "png" in name else 20_000, hard))
+
+    def write_all() -> None:
+        for i in range(64):
+            writer.write(i, IDS, logits(i), image=noise[i])
+            writer.flush()
+
     try:
         with pytest.raises(OSError, match="File too large"):
-            for i in range(64):
-                writer.write(i, IDS, logits(i), image=noise[i])
-                writer.flush()
+            write_all()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.rglob("*.partial"))
     assert not (tmp_path / "writer.lock").exists()
-    with MaskWriter(tmp_path, name, resume=True) as writer:
-        for i in range(len(writer), 64):
-            writer.write(i, IDS, logits(i), image=noise[i])
+    with MaskWriter(tmp_path, name, resume=True) as again:
+        for i in range(len(again), 64):
+            again.write(i, IDS, logits(i), image=noise[i])
     if name == "overlay":
         with av.open(tmp_path / "overlay.mp4") as overlay:
             assert sum(1 for _ in overlay.decode(video=0)) == 64

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -89,13 +90,15 @@ def id_of_folder(name: str) -> ObjectId:
     Raises:
         ValueError: No id has this name, or it was too long for a name; `frames.jsonl` has it.
     """
+    obj_id: ObjectId | None = None
     if _NUMBER.fullmatch(name):
-        obj_id: ObjectId = int(name)
+        obj_id = int(name)
     elif name == "%":
         obj_id = ""
-    else:
-        obj_id = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
-    if folder_name(obj_id) != name:
+    elif "~" not in name:
+        with suppress(UnicodeDecodeError):
+            obj_id = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
+    if obj_id is None or folder_name(obj_id) != name:
         raise ValueError(
             f"{name!r} is no object's folder, or that of an id too long for a name, which stands "
             'under "new" in frames.jsonl.'
