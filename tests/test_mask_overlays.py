@@ -68,7 +68,9 @@ def test_it_is_a_stream_while_it_is_written_and_mp4_after(tmp_path: Path) -> Non
 
 
 CHILD = """
-import os, signal, sys
+import os, signal, sys, types
+sys.modules["longsam"] = types.ModuleType("longsam")  # without the model, which takes seconds
+sys.modules["longsam"].__path__ = [{package!r}]
 sys.path.insert(0, {tests!r})
 from test_mask_overlays import MaskWriter, write
 writer = MaskWriter({folder!r}, "overlay", resume=True)
@@ -88,7 +90,11 @@ def test_killed_in_the_frame_after_a_flush_nothing_lags(
     """Four times over; the state of the flush finds its frame in the overlay."""
     for until, further in ((7, 0), (30, 1), (55, 3), (80, 1)):
         code = CHILD.format(
-            tests=str(Path(__file__).parent), folder=str(tmp_path), until=until, further=further
+            package=str(Path(__file__).parents[1] / "longsam"),
+            tests=str(Path(__file__).parent),
+            folder=str(tmp_path),
+            until=until,
+            further=further,
         )
         child = subprocess.run([sys.executable, "-c", code])
         assert child.returncode == -signal.SIGKILL

@@ -351,36 +351,44 @@ def test_flush_syncs_the_files_and_not_the_host(
         assert not [path for path in synced if path.endswith(".png")]
 
 
-def test_resume_of_a_long_index(tmp_path: Path) -> None:
-    """At most 16 bytes a frame and 2 s at 500,000 frames, PNGs or not."""
-    num_frames = 500_000
-    make(tmp_path, ["rle", "png"], 1)
-    header, first = (tmp_path / "frames.jsonl").read_bytes().split(b"\n")[:2]
+def long_index(folder: Path, num_frames: int) -> Path:
+    """As if so many frames had been written."""
+    make(folder, ["rle", "png"], 1)
+    header, first = (folder / "frames.jsonl").read_bytes().split(b"\n")[:2]
     rest = first.replace(b'"new":[{"id":1,"number":1},{"id":"bee","number":2}],', b"")
-    with (tmp_path / "frames.jsonl").open("wb") as file:
-        file.write(header + b"\n" + first + b"\n")
-        for i in range(1, num_frames):
-            file.write(rest.replace(b'"frame":0', b'"frame":%d' % i) + b"\n")
-    tracemalloc.start()
-    writer = MaskWriter(tmp_path, ["rle", "png"], resume=FakeState(400_000))
-    held = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(writer) == 400_001
-    assert held[0] < 200_000
-    assert held[1] < 16 * num_frames
-    writer.close()
-    started = time.process_time()
-    MaskWriter(tmp_path, ["rle", "png"], resume=True).close()
-    assert time.process_time() - started < 2
-    tracemalloc.start()
-    folder = MaskFolder(tmp_path)
-    held = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert held[0] < 16.1 * num_frames
-    started = time.process_time()
-    assert len(MaskFolder(tmp_path)) == num_frames
-    assert time.process_time() - started < 2
-    assert folder.obj_ids(num_frames - 1) == IDS
+    before, after = rest.split(b'"frame":0', 1)
+    lines = (b'%s"frame":%d%s' % (before, i, after) for i in range(1, num_frames))
+    (folder / "frames.jsonl").write_bytes(b"\n".join([header, first, *lines, b""]))
+    return folder
+
+
+def test_resume_takes_two_seconds_at_half_a_million_frames(tmp_path: Path) -> None:
+    long_index(tmp_path, 500_000)
+    for begin in (
+        lambda: MaskWriter(tmp_path, ["rle", "png"], resume=FakeState(400_000)).close(),
+        lambda: MaskWriter(tmp_path, ["rle", "png"], resume=True).close(),
+        lambda: MaskFolder(tmp_path),
+    ):
+        started = time.process_time()  # of this process alone, however busy the machine is
+        begin()
+        assert time.process_time() - started < 2
+
+
+def test_resume_holds_nothing_for_a_frame_and_reading_16_bytes(tmp_path: Path) -> None:
+    held = {}
+    for num_frames in (20_000, 40_000):
+        long_index(tmp_path / str(num_frames), num_frames)
+        tracemalloc.start()
+        writer = MaskWriter(tmp_path / str(num_frames), ["rle", "png"], resume=True)
+        writer_bytes = tracemalloc.get_traced_memory()[0]
+        folder = MaskFolder(tmp_path / str(num_frames))
+        held[num_frames] = writer_bytes, tracemalloc.get_traced_memory()[0] - writer_bytes
+        tracemalloc.stop()
+        writer.close()
+        assert folder.obj_ids(num_frames - 1) == IDS
+    writers, folders = zip(*held.values(), strict=True)
+    assert abs(writers[1] - writers[0]) < 50_000
+    assert abs(folders[1] - folders[0] - 16 * 20_000) < 50_000
 
 
 def test_png_resume_opens_no_png(tmp_path: Path) -> None:

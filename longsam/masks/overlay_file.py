@@ -60,10 +60,12 @@ class OverlayFile:
         """Add a frame; it is in the file once this returns.
 
         Args:
-            image: uint8 RGB, height x width x 3, all of one size. Of an odd side, one is cut off.
+            image: uint8 RGB, height x width x 3, all of one size. H.264 has even sides: of an odd
+                side, the last pixel is cut off, or put there twice if it is the only one.
         """
+        image = np.pad(image, [(0, n == 1) for n in image.shape[:2]] + [(0, 0)], "edge")
         if self._output is None:
-            self._open(image.shape[0] // 2 * 2, image.shape[1] // 2 * 2)  # H.264 has even sides
+            self._open(image.shape[0] // 2 * 2, image.shape[1] // 2 * 2)
         cropped = np.ascontiguousarray(image[: self._stream.height, : self._stream.width])
         frame = av.VideoFrame.from_ndarray(cropped, format="rgb24")
         frame.pts, frame.time_base = self.num_frames, 1 / self._rate
