@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -290,20 +290,26 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batches.clear()  # an earlier pass may have failed halfway through a frame
         starts_pass = not goes_on
         left = max_frame_num_to_track
-        with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
-            try:
-                for frame_idx, obj_ids, mask_logits in served:
-                    memory.forget(
-                        inference_state, frame_idx, starts_pass=starts_pass, reverse=reverse
-                    )
-                    starts_pass = False
-                    left = None if left is None else left - 1
-                    memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
-                    yield frame_idx, obj_ids, mask_logits
-            except EndOfStreamError:
-                return
-            except EndOfVideoError as end:
-                warnings.warn(f"{end} The pass ends there.", stacklevel=3)
+        images, direction = _upstream.images(inference_state), -1 if reverse else 1
+        try:
+            while True:
+                with images.computing(direction):
+                    step = next(steps, None)
+                if step is None:
+                    return
+                frame_idx, obj_ids, mask_logits = step
+                memory.forget(inference_state, frame_idx, starts_pass=starts_pass, reverse=reverse)
+                starts_pass = False
+                left = None if left is None else left - 1
+                memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
+                yield frame_idx, obj_ids, mask_logits
+        except EndOfStreamError:
+            return
+        except EndOfVideoError as end:
+            warnings.warn(f"{end} The pass ends there.", stacklevel=3)
+        finally:
+            steps.close()
+            images.pause()
 
     def _propagate_live(
         self,

@@ -339,7 +339,7 @@ def _describe(state: State) -> dict[str, Any]:
         "num_bytes": os.path.getsize(path) if path is not None and os.path.isfile(path) else None,
         "num_frames": source.num_frames,
         "frame_size": tuple(source.frame_size),
-        "first_frame": images.first_frame_digest,
+        "first_frame": images.digests.get(0),
     }
 
 
