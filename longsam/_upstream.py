@@ -491,6 +491,36 @@ def tensors_by_kind(state: State) -> Iterator[tuple[str, torch.Tensor]]:
     yield from _flatten("cached_features", state["cached_features"])
 
 
+def bytes_by_kind(state: State) -> dict[str, dict[str, int]]:
+    """Bytes that a state holds, by kind and by device. Shared storage counts once."""
+    usage: dict[str, dict[str, int]] = {
+        kind: {}
+        for kind in (
+            "memory_features",
+            "masks",
+            "object_pointers",
+            "prompts",
+            "cached_features",
+            "frame_buffer",
+            "total",
+        )
+    }
+    counted = set()
+
+    def count(kind: str, device: str, num_bytes: int) -> None:
+        for row in (usage[kind], usage["total"]):
+            row[device] = row.get(device, 0) + num_bytes
+
+    for kind, tensor in tensors_by_kind(state):
+        storage = tensor.untyped_storage()
+        address = (tensor.device, storage.data_ptr())
+        if address not in counted:
+            counted.add(address)
+            count(kind, str(tensor.device), storage.nbytes())
+    count("frame_buffer", "cpu", images(state).num_bytes)
+    return usage
+
+
 def _flatten(kind: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         yield kind, value

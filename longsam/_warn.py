@@ -1,18 +1,25 @@
-"""Warnings that point at the caller's own line, whichever way our code was reached."""
+"""Warnings that point at the user's own line, however deep inside the library they come from."""
 
 import sys
 import warnings
 
-_PASSED_OVER = ("longsam", "sam2", "torch", "contextlib", "concurrent")
+_PASSED_THROUGH = frozenset({"longsam", "sam2", "torch", "contextlib", "concurrent", "threading"})
+"""Packages whose calls lie between the user's line and the warning."""
 
 
 def warn(message: str) -> None:
-    """Issue a UserWarning at the first caller outside this library, sam2 and torch."""
-    level = 2
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _PASSED_OVER:
-            break
-        frame = frame.f_back
-        level += 1
-    warnings.warn(message, stacklevel=level)
+    """Issue a UserWarning whose place is the first caller outside the library.
+
+    A thread of the library's own has no such caller; the place is then Python's "sys:1".
+
+    Args:
+        message: What is the matter, and what to do.
+    """
+    level, frame = 1, sys._getframe(0)
+    while frame is not None and _package(frame.f_globals.get("__name__")) in _PASSED_THROUGH:
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _package(module: object) -> str:
+    return str(module).partition(".")[0]
