@@ -1,6 +1,5 @@
 """What a caller gives, checked before upstream is called, and NumPy's numbers made Python's."""
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -42,8 +41,6 @@ def obj_id(given: Any) -> Any:
     """
     if isinstance(given, np.generic) or (isinstance(given, torch.Tensor) and given.ndim == 0):
         given = given.item()
-    elif isinstance(given, Integral) and type(given) is not int and not isinstance(given, bool):
-        given = int(given)
     try:
         hash(given)
     except TypeError:
@@ -88,13 +85,13 @@ def _shape(given: Any) -> tuple[int, ...]:
         raise ValueError(f"{given!r} is not an array of numbers ({error}).") from error
 
 
-def batches(model: Any, options: Options) -> None:
+def batches(non_overlap_masks_for_mem_enc: bool, options: Options) -> None:
     """Refuse `batch_objects` for a model that cannot do it.
 
     Raises:
         ValueError: Objects of a batch would change each other's masks.
     """
-    if options.batch_objects is not False and model.non_overlap_masks_for_mem_enc:
+    if options.batch_objects is not False and non_overlap_masks_for_mem_enc:
         raise ValueError(
             "batch_objects cannot be used with non_overlap_masks_for_mem_enc, which would let the "
             "objects of a batch change each other's masks. Leave one of them out."

@@ -35,9 +35,7 @@ class FrameMap:
             return
         self.discard(frame_idx)
         at = bisect_right(self._starts, frame_idx)
-        joins_left = (
-            at > 0 and self._stops[at - 1] == frame_idx and self._numbers[at - 1] == number
-        )
+        joins_left = at > 0 and self._stops[at - 1] == frame_idx and self._numbers[at - 1] == number
         joins_right = (
             at < len(self._starts)
             and self._starts[at] == frame_idx + 1

@@ -10,13 +10,11 @@ import torch
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_video_predictor_hf
 from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
-from longsam import _upstream, checks, encoding, notices, propagation, saving
-from longsam.batches import Batches
-from longsam.frames import FrameBuffer, ImageFiles, LiveBuffer, LiveVideo, Reader, open_source
-from longsam.memory import Memory
+from longsam import _upstream, checks, encoding, notices, opening, propagation, saving
+from longsam.frames import LiveBuffer, Reader
 from longsam.options import FRAMES_PER_CHUNK, Autosave, Options, Snapshots
 from longsam.propagation import Step
-from longsam.session import KEY, Pass, Session, State, session_of
+from longsam.session import Pass, State, session_of
 
 MemoryBanks = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
@@ -169,60 +167,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects=batch_objects,
             frames_per_encode=frames_per_encode,
         )
-        checks.batches(self, options)
-        images = self._open(video_path, options)
-        checks.live(images.source, options)
-        state = State(
-            _upstream.new_state(
-                images,
-                images.source.frame_size,
-                self.device,
-                offload_video_to_cpu=options.offload_video_to_cpu,
-                offload_state_to_cpu=options.offload_state_to_cpu,
-            )
-        )
-        state[KEY] = self._new_session(options)
+        state = opening.new_state(self, video_path, options)
         banks = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
         for bank in banks:
-            self._add_bank(state, Path(bank))
+            saving.add_bank(state, Path(bank), self, partial(self._obj_id_to_idx, state))
         self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
         return state
-
-    def _open(self, video: Any, options: Options) -> FrameBuffer:
-        source = open_source(
-            video,
-            self.image_size,
-            reader=options.reader,
-            frames_per_chunk=options.frames_per_chunk,
-        )
-        in_float64 = options.async_loading_frames and isinstance(source, ImageFiles)
-        on_cpu = options.offload_video_to_cpu or in_float64
-        device = torch.device("cpu") if on_cpu else self.device
-        if isinstance(source, LiveVideo):
-            return LiveBuffer(source, self.image_size, options.frames_per_chunk, device)
-        dtype = torch.float64 if in_float64 else torch.float32
-        return FrameBuffer(source, self.image_size, options.frames_per_chunk, device, dtype)
-
-    def _new_session(self, options: Options) -> Session:
-        reach = _upstream.reach(self)
-        window = 2 * reach + 1 if options.memory_window is None else options.memory_window
-        if window < reach:
-            notices.small_window(window, reach)
-        batches = None
-        if options.batch_objects is not False:
-            batches = Batches(None if options.batch_objects is True else options.batch_objects)
-        return Session(options, Memory(window, reach, options.max_prompt_frames), batches)
-
-    def _add_bank(self, state: State, path: Path) -> None:
-        bank = saving.read_bank(path, self)
-        with reporting_damage(path, "memory bank"):
-            constants = _upstream.learn_constants(state, bank["constants"])
-            for obj_id, outputs in bank["objects"]:
-                for output in outputs:
-                    devices = _upstream.storage_devices(state)
-                    _upstream.place_output(output, constants, *devices)
-                obj_idx = self._obj_id_to_idx(state, obj_id)
-                _upstream.add_memories(state, obj_idx, outputs)
 
     def propagate_in_video(
         self,
@@ -539,9 +489,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """Upstream's call; what the model made of the prompts is kept until it is replaced."""
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id)
-        result = super().clear_all_prompts_in_frame(
-            inference_state, frame_idx, obj_id, need_output
-        )
+        result = super().clear_all_prompts_in_frame(inference_state, frame_idx, obj_id, need_output)
         session = session_of(inference_state)
         session.changed()
         obj_idx = _upstream.object_idx(inference_state, obj_id)

@@ -1,7 +1,7 @@
 """The way of a frame: one loop, for every pass over every kind of video.
 
-    source -> read ahead (uint8) -> buffer -> upstream's encoder, memory attention and mask decoder
-    -> forget what will not be read again -> yield
+source -> read ahead (uint8) -> buffer -> upstream's encoder, memory attention and mask decoder
+-> forget what will not be read again -> yield
 """
 
 from collections.abc import Generator

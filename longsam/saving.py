@@ -4,7 +4,7 @@ What a file says is checked before anything is opened because of it: it may be s
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def write_state(state: State, path: Path, model: torch.nn.Module) -> None:
     """Write a state to a file; see `LongVideoPredictor.save_state`."""
     check_can_be_saved(state)
     session = session_of(state)
-    content = {
+    content: dict[str, Any] = {
         "longsam_state": STATE_FORMAT,
         "model": fingerprint(model),
         "video": _describe(state),
@@ -77,7 +77,11 @@ def options_of(
         folder: str | os.PathLike[str] | None = snapshots
         name = None if history is None else history["folder"]
         if folder is None and name is not None:
-            if not isinstance(name, str) or name != os.path.basename(name) or name in {"", ".", ".."}:
+            if (
+                not isinstance(name, str)
+                or name != os.path.basename(name)
+                or name in {"", ".", ".."}
+            ):
                 raise ValueError(f"its snapshots lie in {name!r}")
             folder = Path(os.path.abspath(path)).parent / name
         if history is not None and history["segments"] and folder is None:
@@ -103,7 +107,9 @@ def video_of(saved: dict[str, Any], path: Path) -> str:
             "video_path."
         )
     if not isinstance(video, str) or not os.path.isabs(video):
-        raise ValueError(f"{path} names the video {video!r}; if it is right, give it as video_path.")
+        raise ValueError(
+            f"{path} names the video {video!r}; if it is right, give it as video_path."
+        )
     if not os.path.exists(video):
         raise FileNotFoundError(f"{path} was saved while tracking {video}, which is not there.")
     if not (os.path.isfile(video) or os.path.isdir(video)):
@@ -151,11 +157,25 @@ def write_bank(
     storage.write(content, path)
 
 
-def read_bank(path: Path, model: torch.nn.Module) -> dict[str, Any]:
-    """The content of a memory bank of the same model."""
+def add_bank(
+    state: State, path: Path, model: torch.nn.Module, add_object: Callable[[Any], int]
+) -> None:
+    """Let a state know the objects of a memory bank.
+
+    Args:
+        state: The session.
+        path: The file.
+        model: It must be the model of the bank.
+        add_object: Gives the index of an object, which is new or known.
+    """
     content = storage.read(path, "longsam_memory_bank", "memory bank", BANK_FORMAT)
     _check_model(model, content, path)
-    return content
+    with reporting_damage(path, "memory bank"):
+        constants = _upstream.learn_constants(state, content["constants"])
+        for obj_id, outputs in content["objects"]:
+            for output in outputs:
+                _upstream.place_output(output, constants, *_upstream.storage_devices(state))
+            _upstream.add_memories(state, add_object(obj_id), outputs)
 
 
 def _check_model(model: torch.nn.Module, content: dict[str, Any], path: Path) -> None:

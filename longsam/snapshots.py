@@ -46,9 +46,7 @@ class Segment:
         step = -1 if self.reverse else 1
         firsts = list(self.snapshots)
         lasts = [*firsts[1:], -1 if self.reverse else 1 << 62]
-        return [
-            (first, range(first, end, step)) for first, end in zip(firsts, lasts, strict=True)
-        ]
+        return [(first, range(first, end, step)) for first, end in zip(firsts, lasts, strict=True)]
 
     def snapshot_before(self, frame_idx: int) -> int | None:
         """The frame of the last snapshot from which a frame can be reached."""
@@ -111,9 +109,7 @@ class History:
         """
         segment.tried = next_frame_idx
         path = self.folder / f"segment_{segment.number:05d}_frame_{next_frame_idx:08d}.pt"
-        storage.write(
-            {"longsam_snapshot": FORMAT, "key": self._key, "memories": content}, path
-        )
+        storage.write({"longsam_snapshot": FORMAT, "key": self._key, "memories": content}, path)
         segment.snapshots[next_frame_idx] = path
         self._keep_within_bytes(segment)
 

@@ -124,7 +124,7 @@ def plain(value: Any) -> Any:
 
 
 def _write_checked(content: dict[str, Any], file: IO[bytes]) -> None:
-    """torch's archive, and behind it a checksum of every byte, which the archive itself lacks."""
+    """Torch's archive, and behind it a checksum of every byte, which the archive itself lacks."""
     checked = _Checked(file)
     try:
         torch.save(content, checked)  # type: ignore[arg-type]
