@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from longsam.frames.base import EndOfVideoError, FrameSource
+from longsam.frames.base import EndOfVideoError, Frame, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
 from longsam.frames.folder import IMAGE_SUFFIXES, ImageFiles, image_folder
@@ -16,8 +16,10 @@ from longsam.frames.video_file import VideoFile
 Reader = Literal["av", "decord"]
 
 __all__ = [
+    "DecordFile",
     "EndOfStreamError",
     "EndOfVideoError",
+    "Frame",
     "FrameBuffer",
     "FrameSource",
     "ImageFiles",
@@ -25,6 +27,7 @@ __all__ = [
     "LiveVideo",
     "Reader",
     "VideoFile",
+    "is_live",
     "open_source",
 ]
 
