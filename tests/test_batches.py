@@ -8,7 +8,7 @@ import pytest
 import torch
 import videos
 
-from longsam import LongVideoPredictor, batches
+from longsam import Autosave, LongVideoPredictor, Snapshots, batches
 
 Step = tuple[int, list[Any], torch.Tensor]
 PROMPTS = {
@@ -228,10 +228,10 @@ def test_a_damaged_frame_is_met_where_it_is(
 def test_going_on_encodes_the_same_frames_together(
     ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:
-    options = {"frames_per_encode": 4, "snapshot_every": 15, "snapshot_dir": tmp_path / "s"}
+    options = {"frames_per_encode": 4, "snapshots": Snapshots(15, tmp_path / "s")}
     expected = list(ours.propagate_in_video(prompted(ours, mp4, **options)))
     steps = ours.propagate_in_video(
-        prompted(ours, mp4, **options), save_every=18, save_path=tmp_path / "state.pt"
+        prompted(ours, mp4, **options), autosave=Autosave(tmp_path / "state.pt", 18)
     )
     for frame_idx, _, _ in steps:
         if frame_idx == 40:

@@ -178,7 +178,7 @@ def test_removed_objects_and_resets_are_forgotten(ours: LongVideoPredictor, mp4:
     ours.reset_state(state)
     ours.add_new_points_or_box(state, 5, 2, points=[[60, 50]], labels=[1])  # no warning
     list(ours.propagate_in_video(state, max_frame_num_to_track=3))
-    assert list(state["longsam"].recent) == [5, 6, 7, 8]
+    assert list(state["longsam"].memory.recent) == [5, 6, 7, 8]
 
 
 def test_remove_object_reports_only_frames_that_are_remembered(

@@ -138,9 +138,7 @@ def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) 
 
     folder = tmp_path / "bounded"
     one = (tmp_path / files()[-1]).stat().st_size
-    state = start(
-        ours, mp4, snapshots=Snapshots(5, folder, max_bytes=int(4.5 * one))
-    )
+    state = start(ours, mp4, snapshots=Snapshots(5, folder, max_bytes=int(4.5 * one)))
     for _ in ours.propagate_in_video(state):
         assert sum(p.stat().st_size for p in folder.iterdir()) <= 4.5 * one
     frames = sorted(int(p.stem[-8:]) for p in folder.iterdir())

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from longsam.session import State
 from longsam.frames import LiveVideo, open_source
 from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
 from longsam.masks.overlay import Overlay, num_whole_frames
 from longsam.masks.record import ImageArray, Record, check_obj_ids, parse_lines
 from longsam.object_ids import ObjectId
+from longsam.session import State
 
 FORMATS = ("rle", "png", "object_png", "overlay")
 INDEX = "frames.jsonl"
