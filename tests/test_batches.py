@@ -8,7 +8,8 @@ import pytest
 import torch
 import videos
 
-from longsam import Autosave, LongVideoPredictor, Snapshots, batches
+from longsam import Autosave, LongVideoPredictor, Snapshots
+from longsam._upstream import outputs
 
 Step = tuple[int, list[Any], torch.Tensor]
 PROMPTS = {
@@ -34,14 +35,14 @@ def sizes(ours: LongVideoPredictor) -> Any:
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each time that objects' tensors were put together, whether they were copied."""
     seen: list[bool] = []
-    stack = batches._stack
+    stack = outputs._stack
 
     def watched(rows: list[torch.Tensor]) -> torch.Tensor:
         result = stack(rows)
         seen.append(result.data_ptr() != rows[0].data_ptr())
         return result
 
-    monkeypatch.setattr(batches, "_stack", watched)
+    monkeypatch.setattr(outputs, "_stack", watched)
     return seen
 
 

@@ -33,6 +33,7 @@ def track(video: Path, folder: Path, save_every: int) -> Iterator[dict[str, int]
     """Track the whole video; a sample every so many frames."""
     import models
 
+    from longsam import Autosave
     from longsam.masks import MaskWriter
 
     overrides = [*models.SMALL[1:], f"++model.image_size={SIDE}"]
