@@ -98,12 +98,7 @@ def predictors(name: str) -> tuple[Any, Any]:
     )
     upstream = models.build_upstream(checkpoint, *options, overrides=IMAGE_SIZE)
     ours = models.build_ours(checkpoint, *options, overrides=IMAGE_SIZE)
-    # What upstream raises a dtype error for on a CPU is tested in test_exact.py.
-    forward = upstream.memory_attention.forward
-    upstream.memory_attention.forward = lambda memory, **kwargs: forward(
-        memory=memory.float(), **kwargs
-    )
-    return upstream, ours
+    return sessions.float_memory(upstream), ours
 
 
 @dataclass(eq=False)
