@@ -18,7 +18,7 @@ import supervision
 from ultralytics import YOLO
 
 from longsam import build_long_video_predictor
-from longsam.autoprompt import resume_detections, track_detections
+from longsam.detections import resume_detections, track_detections
 from longsam.masks import MaskWriter
 from longsam.testing import load_predictor
 

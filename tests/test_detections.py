@@ -11,16 +11,11 @@ import torch
 from PIL import Image
 
 from longsam import LongVideoPredictor, memory
-from longsam.autoprompt import (
-    Detections,
-    _Object,
-    _Options,
-    _same,
-    _Tracker,
-    as_detections,
-    resume_detections,
-    track_detections,
-)
+from longsam.detections import Detections, as_detections, resume_detections, track_detections
+from longsam.detections.boxes import boxes_around, ious, same_masks
+from longsam.detections.objects import KnownObject
+from longsam.detections.options import Options
+from longsam.detections.tracker import Tracker
 from longsam.frames import open_source
 from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, iou, load_predictor
@@ -183,10 +178,27 @@ def test_one_thing_is_one_object(predictor: LongVideoPredictor) -> None:
     assert all(labels == ["dog"] and len(logits) == 1 for _, _, logits, labels in steps)
 
 
+def test_boxes_around_masks() -> None:
+    """Right and lower edges are exclusive; one pixel in the corner is not an empty mask."""
+    masks = torch.zeros(5, 4, 6, dtype=torch.bool)
+    masks[0, 0, 0] = masks[1, 3, 5] = masks[2, 1, 2] = masks[2, 2, 4] = masks[4] = True
+    expected = [[0, 0, 1, 1], [5, 3, 6, 4], [2, 1, 5, 3], [0, 0, 0, 0], [0, 0, 6, 4]]
+    found = boxes_around(masks)
+    assert found.dtype == np.float64
+    assert found.tolist() == expected
+    assert boxes_around(masks[:0]).shape == (0, 4)
+
+
+def test_ious_of_boxes() -> None:
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [0, 0, 0, 0]], float)
+    assert ious(boxes, boxes).tolist() == [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
+    assert ious(boxes[:0], boxes).shape == (0, 3)
+
+
 def test_masks_that_are_nearly_the_same() -> None:
     masks = torch.zeros(4, 50, 60, dtype=torch.bool)
     masks[0, 10:30, 10:30] = masks[2, 10:30, 12:32] = masks[3, 20:40, 20:40] = True
-    assert _same(masks) == [(0, 2)]
+    assert same_masks(masks) == [(0, 2)]
 
 
 def test_a_correction_beside_a_new_object_is_yielded(predictor: LongVideoPredictor) -> None:
@@ -253,16 +265,19 @@ def test_loose_and_tight_boxes_confirm_too(predictor: LongVideoPredictor, scale:
 def test_of_two_on_one_mask_the_confirmed_stays(predictor: LongVideoPredictor) -> None:
     """An object that was hidden for a look comes back to where a new one has been started."""
     clip = [VIDEO.frame(i) for i in range(4)]
-    options = _Options(1, 0.5, 0.3, 0.5, min_hits=2, retire_after=100, max_objects=None)
+    options = Options(1, 0.5, 0.3, 0.5, min_hits=2, retire_after=100, max_objects=None)
     state, source = predictor.init_state(clip), open_source(clip, None)
-    tracker = _Tracker(predictor, state, lambda frame: None, source, options)
+    tracker = Tracker(predictor, state, lambda frame: None, source, options)
     box = VIDEO.box(0, 0)
     for obj_id in (1, 2):
         _, _, mask_logits = predictor.add_new_points_or_box(tracker.state, 0, obj_id, box=box)
-    tracker._objects = {1: _Object("a", 3, hits=7, last_hit=2), 2: _Object("a", 2, 1, 2)}
-    after, is_changed = tracker._look(3, mask_logits)
+    tracker.objects.by_id = {
+        1: KnownObject("a", 3, num_hits=7, last_hit=2),
+        2: KnownObject("a", 2, 1, 2),
+    }
+    after, is_changed = tracker._detect(3, mask_logits)
     assert is_changed
-    assert list(tracker._objects) == [1]
+    assert tracker.objects.ids == [1]
     assert len(after) == 1
 
 
