@@ -88,7 +88,7 @@ def main() -> None:
     first_frame_of: dict[int, int] = {}
     with MaskWriter(options.out / "masks", ("rle", "overlay"), video=video) as writer:
         for frame_idx, obj_ids, mask_logits, _ in track_detections(
-            predictor, video, MotionDetector(), every=options.every
+            predictor, video, MotionDetector(), detect_every=options.every
         ):
             writer.write(frame_idx, obj_ids, mask_logits)
             for obj_id in obj_ids:

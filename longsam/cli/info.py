@@ -3,8 +3,9 @@
 import argparse
 from typing import Any
 
+import av
+
 from longsam.frames import VideoFile, open_source
-from longsam.frames.video_file import open_container
 
 # Outlines are what is stored, so bytes grow with the square root of the frame's pixels; those of an
 # overlay with its pixels. About twice what tests/benchmarks/writers.py measures on smooth outlines
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _codec(path: str) -> str:
-    with open_container(path) as container:
+    with av.open(path) as container:
         context = container.streams.video[0].codec_context
         return f"{context.name}, {context.pix_fmt}"
 

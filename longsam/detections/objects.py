@@ -126,7 +126,7 @@ class KnownObjects:
         rows = [(obj_id, *astuple(known)) for obj_id, known in self.by_id.items()]
         return {"objects": rows, "last_new_id": self.last_new_id}
 
-    def from_plain(self, saved: dict[str, Any]) -> None:
+    def restore(self, saved: dict[str, Any]) -> None:
         """Restore what a save holds."""
         by_id = {row[0]: KnownObject(*row[1:]) for row in saved["objects"]}
         if list(by_id) != self.ids:

@@ -1,6 +1,8 @@
 """The options of a run."""
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -11,7 +13,7 @@ class Options:
         ValueError: One has a wrong value.
     """
 
-    every: int
+    detect_every: int
     min_score: float
     match_iou: float
     correct_iou: float
@@ -20,17 +22,21 @@ class Options:
     max_objects: int | None
 
     def __post_init__(self) -> None:
-        for name in ("every", "min_hits", "retire_after"):
+        for name in ("detect_every", "min_hits", "retire_after", "max_objects"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} is {number!r}; it must be a whole number, at least 1.")
+            if name == "max_objects" and number is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+                also = ", or None" if name == "max_objects" else ""
+                raise ValueError(
+                    f"{name} is {number!r}; it must be a whole number, at least 1{also}."
+                )
+            self._set(name, int(number))
         for name in ("min_score", "match_iou", "correct_iou"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share!r}; it must be from 0 to 1.")
-            object.__setattr__(self, name, float(share))
-        most = self.max_objects
-        if most is not None and not (isinstance(most, int) and most >= 1):
-            raise ValueError(
-                f"max_objects is {most!r}; it must be a whole number, at least 1, or None."
-            )
+            self._set(name, float(share))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # as a frozen dataclass does itself

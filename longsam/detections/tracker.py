@@ -1,131 +1,149 @@
 """A run: frames are tracked, and the detector is asked on every few of them."""
 
 import warnings
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from longsam import _upstream, memory, saving
+from longsam import Autosave, LiveVideo, LongVideoPredictor, State
 from longsam.detections.boxes import Boxes
 from longsam.detections.detections import Detections, Detector, as_detections, usable
 from longsam.detections.matching import match
 from longsam.detections.objects import KnownObjects
 from longsam.detections.options import Options
-from longsam.frames import EndOfStreamError, EndOfVideoError, FrameSource, LiveVideo
-from longsam.predictor import LongVideoPredictor
+from longsam.frames import EndOfStreamError, EndOfVideoError, FrameSource
+
+EXTRAS = "detections"
+"""The name under which a state holds what a save of a run needs besides."""
+
+Step = tuple[int, list[Any], torch.Tensor]
+"""Frame index, object ids, mask logits (num_objects x 1 x height x width)."""
 
 LabelledStep = tuple[int, list[Any], torch.Tensor, list[Any]]
-"""Frame index, object ids, mask logits (num_objects x 1 x height x width), labels."""
+"""The same, and a label for each object."""
 
 
 @dataclass
 class Tracker:
-    """A run of `track_detections`; `source` gives frames in their own size."""
+    """A run of `track_detections`.
+
+    Args:
+        predictor: What tracks.
+        state: What it tracks in.
+        source: The video once more, in the frames' own size; the state's own one if it is live.
+        detector: Asked on every few frames.
+        options: Of the run.
+        is_saved: Whether the state may be saved, so that labels must be plain.
+        owns_state: Whether the state is closed at the end of the run.
+    """
 
     predictor: LongVideoPredictor
-    state: _upstream.State
-    detector: Detector
+    state: State
     source: FrameSource
+    detector: Detector
     options: Options
+    is_saved: bool
+    owns_state: bool
 
     def __post_init__(self) -> None:
         # Objects of a memory bank are known from the start.
-        self.objects = KnownObjects(self.state["obj_ids"], self.options)
-        self._next_frame = 0
+        self.objects = KnownObjects(self.state.obj_ids, self.options)
+        self._next_frame_idx = 0
         self._resumes_pass = False
-        self._can_be_saved = False
         self._last_image: tuple[int, npt.NDArray[np.uint8]] = -1, np.empty((0, 0, 3), np.uint8)
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Restore the saved run."""
-        self.objects.from_plain(saved)
-        self._next_frame = int(saved["next_frame"])
+        """Restore what a save holds."""
+        self.objects.restore(saved)
+        self._next_frame_idx = int(saved["next_frame_idx"])
         self._resumes_pass = bool(saved["resumes_pass"])
-        self._can_be_saved = True  # the caller has the state
 
-    def saved_run(
-        self,
-        save_every: int | timedelta | None,
-        save_path: Any,
-        before_save: Callable[[], object] | None,
-    ) -> Generator[LabelledStep, None, None]:
-        """`run`, with the state saved now and then."""
-        self._can_be_saved |= save_every is not None
-        return saving.saved(
-            self.predictor, self.state, self.run(), save_every, save_path, before_save
-        )
-
-    def run(self) -> Generator[LabelledStep, None, None]:
+    def run(self, autosave: Autosave | None) -> Generator[LabelledStep, None, None]:
         """All frames, in passes from one change of objects or prompts to the next."""
-        try:
-            while self._next_frame < self.source.num_frames:
-                with closing(self._pass()) as steps:
-                    for frame_idx, _, mask_logits in steps:
-                        self._next_frame, is_changed = frame_idx + 1, False
-                        if frame_idx % self.options.every == 0:
-                            mask_logits, is_changed = self._detect(frame_idx, mask_logits)
-                        if self._can_be_saved:
-                            self._note(is_changed=is_changed)
-                        yield self._confirmed(frame_idx, mask_logits)
-                        if is_changed:
+        saves = autosave and autosave.begin(partial(self.predictor.save_state, self.state))
+        with ExitStack() as at_end:
+            at_end.callback(self._close)
+            try:
+                while self._next_frame_idx < self.source.num_frames:
+                    with closing(self._pass()) as steps:
+                        for frame_idx, _, tracked in steps:
+                            mask_logits, is_changed = self._step(frame_idx, tracked)
+                            yield self._confirmed(frame_idx, mask_logits)
+                            if saves:
+                                saves.step_done()
+                            if is_changed:
+                                break
+                        else:
                             break
-                    else:
-                        return
-        except EndOfStreamError:
-            return
-        except EndOfVideoError as end:
-            warnings.warn(f"{end} Tracking ends there.", stacklevel=2)
-        finally:
-            if not isinstance(self.source, LiveVideo):
-                self.source.close()
+            except EndOfStreamError:
+                pass
+            except EndOfVideoError as end:
+                warnings.warn(f"{end} Tracking ends there.", stacklevel=2)
+            if saves:
+                saves.finish()
+
+    def _close(self) -> None:
+        if not isinstance(self.source, LiveVideo):
+            self.source.close()
+        if self.owns_state:
+            self.predictor.close(self.state)
 
     def _note(self, *, is_changed: bool) -> None:
         """Put what a save must hold besides the predictor's state where it is saved."""
-        self.state[memory.KEY].detections = {
+        self.state.extras["last_frame_idx"] = self._next_frame_idx - 1
+        self.state.extras[EXTRAS] = {
             "options": asdict(self.options),
             **self.objects.to_plain(),
-            "next_frame": self._next_frame,
+            "next_frame_idx": self._next_frame_idx,
             "resumes_pass": len(self.objects) > 0 and not is_changed,
         }
 
-    def _pass(self) -> Generator[tuple[int, list[Any], torch.Tensor], None, None]:
+    def _pass(self) -> Generator[Step, None, None]:
         """Frames from the next one on, tracked if there is anything to track."""
         if not len(self.objects):
             return self._empty_pass()
         if self._resumes_pass:
             self._resumes_pass = False
-            return _without_bar(self.predictor.resume_propagation(self.state))
-        return _without_bar(
-            self.predictor.propagate_in_video(self.state, start_frame_idx=self._next_frame)
+            return self.predictor.resume_propagation(self.state, progress_bar=False)
+        return self.predictor.propagate_in_video(
+            self.state, start_frame_idx=self._next_frame_idx, progress_bar=False
         )
 
-    def _empty_pass(self) -> Generator[tuple[int, list[Any], torch.Tensor], None, None]:
+    def _empty_pass(self) -> Generator[Step, None, None]:
         """Frames while there are no objects."""
         height, width = self.source.frame_size
         nothing = torch.zeros((0, 1, height, width), device=self.predictor.device)
-        for frame_idx in range(self._next_frame, self.source.num_frames):
+        for frame_idx in range(self._next_frame_idx, self.source.num_frames):
             if not isinstance(self.source, LiveVideo):
                 self._image(frame_idx)  # is there such a frame?
             elif frame_idx > 0:
                 self.predictor.advance(self.state)
             yield frame_idx, [], nothing
 
-    def _detect(self, frame_idx: int, mask_logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """Ask the detector, and bring objects and prompts up to date with what it has found.
+    def _step(self, frame_idx: int, mask_logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Ask the detector about a tracked frame if it is time, and note what a save must hold.
 
         Returns:
             The frame's mask logits, and whether objects or prompts have changed.
         """
+        self._next_frame_idx, is_changed = frame_idx + 1, False
+        if frame_idx % self.options.detect_every == 0:
+            mask_logits, is_changed = self._detect(frame_idx, mask_logits)
+        if self.is_saved:
+            self._note(is_changed=is_changed)
+        return mask_logits, is_changed
+
+    def _detect(self, frame_idx: int, mask_logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Ask the detector, and bring objects and prompts up to date with what it has found."""
         num_before = len(mask_logits)
-        mask_logits = self._let_go(
-            self.objects.retired(frame_idx, mask_logits[:, 0] > 0), mask_logits
-        )
+        retired = self.objects.retired(frame_idx, mask_logits[:, 0] > 0)
+        mask_logits = self._let_go(retired, mask_logits)
         num_old = len(mask_logits)
         found = as_detections(self.detector(self._image(frame_idx)))
         found = usable(found, self.source.frame_size, self.options.min_score)
@@ -145,7 +163,7 @@ class Tracker:
         ids = self.objects.ids
         prompts = {ids[row]: found.boxes[d] for row, d in matches.corrections.items()}
         for d in matches.new[: self.objects.num_free]:
-            label = _plain(found.labels[d]) if self._can_be_saved else found.labels[d]
+            label = _plain(found.labels[d]) if self.is_saved else found.labels[d]
             prompts[self.objects.add(label, frame_idx)] = found.boxes[d]
         return prompts
 
@@ -163,10 +181,10 @@ class Tracker:
             rows[obj_id] = after[row : row + 1]
         return torch.cat([rows[obj_id] for obj_id in self.objects.ids])
 
-    def _let_go(self, rows: Iterable[int], mask_logits: torch.Tensor) -> torch.Tensor:
+    def _let_go(self, gone: set[int], mask_logits: torch.Tensor) -> torch.Tensor:
         """Track some objects no longer; returns the mask logits of the others."""
-        ids, gone = self.objects.ids, set(rows)
-        for row in gone:
+        ids = self.objects.ids
+        for row in sorted(gone):
             del self.objects.by_id[ids[row]]
             self.predictor.remove_object(self.state, ids[row], need_output=False)
         return mask_logits[[row for row in range(len(ids)) if row not in gone]]
@@ -187,22 +205,13 @@ class Tracker:
         return self._last_image[1]
 
 
-def _without_bar(steps: Generator[Any, None, None]) -> Generator[Any, None, None]:
-    with closing(steps):
-        with _upstream.no_progress_bar():  # there may be many passes
-            first = next(steps, None)
-        if first is not None:
-            yield first
-            yield from steps
-
-
 def _plain(label: Any) -> Any:
     """A label as a save holds it."""
     if isinstance(label, np.generic):
         label = label.item()
     if type(label) not in (str, int, float, bool, type(None)):
         raise ValueError(
-            f"The label {label!r} is of type {type(label).__name__}; with save_every labels must "
+            f"The label {label!r} is of type {type(label).__name__}; with autosave labels must "
             "be strings, numbers or None."
         )
     return label

@@ -90,7 +90,7 @@ def run(detector_name: str, num_frames: int) -> dict[str, Any]:
     stretches: list[tuple[int, bool]] = []
     tracked = visible = 0
     for frame_idx, obj_ids, mask_logits, _ in track_detections(
-        predictor, iter(video), detector, every=EVERY, batch_objects=True
+        predictor, iter(video), detector, detect_every=EVERY, batch_objects=True
     ):
         resident.append(process.memory_info().rss)
         usage = predictor.memory_usage(states[0])["total"]["cpu"]
