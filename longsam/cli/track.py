@@ -227,7 +227,9 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 class _MemoryBar:
     """The progress bar, with memory and dropped frames once a second."""
 
-    def __init__(self, bar: Any, predictor: Any, state: Any, live: LiveVideo | None):
+    def __init__(
+        self, bar: Any, predictor: LongVideoPredictor, state: State, live: LiveVideo | None
+    ):
         self._bar, self._predictor, self._state, self._live = bar, predictor, state, live
         self._shown_at = 0.0
 
