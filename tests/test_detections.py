@@ -508,7 +508,10 @@ def test_what_is_no_run_to_go_on_with(predictor: LongVideoPredictor, tmp_path: P
     )
     assert [next(steps)[0] for _ in range(21)][-1] == 20
     for change in (
-        lambda state: predictor.rewind(state, 15),
+        lambda state: (
+            predictor.rewind(state, 15),
+            next(predictor.propagate_in_video(state, 15, progress_bar=False)),
+        ),
         predictor.reset_state,
         lambda state: next(predictor.resume_propagation(state)),
     ):
