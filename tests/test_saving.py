@@ -15,7 +15,7 @@ import pytest
 import torch
 import videos
 
-from longsam import LongVideoPredictor, _upstream
+from longsam import Autosave, LongVideoPredictor, _upstream
 
 Step = tuple[int, list[Any], torch.Tensor]
 
@@ -88,7 +88,8 @@ def test_what_would_not_load_is_not_saved(
     """And the save before it stays."""
     ours.save_state(prompted(ours, mp4), tmp_path / "state.pt")
     before = (tmp_path / "state.pt").read_bytes()
-    state = prompted(ours, mp4, offload_state_to_cpu=np.complex64(1))
+    state = prompted(ours, mp4)
+    state.extras["number"] = np.complex64(1)
     with pytest.raises(ValueError, match=r"\(1\+0j\) is of type complex, which cannot be saved"):
         ours.save_state(state, tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == before
@@ -194,7 +195,7 @@ def test_damaged_files_are_refused(ours: LongVideoPredictor, mp4: Path, tmp_path
         with pytest.raises(ValueError, match=f"{name}.pt is not a state that longsam has saved"):
             ours.load_state(tmp_path / f"{name}.pt")
     with pytest.raises(
-        ValueError, match="version 99 of the format; this longsam reads versions up to 2"
+        ValueError, match="version 99 of the format; this longsam reads version 3"
     ):
         ours.load_state(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match="no saved state at"):
@@ -235,9 +236,9 @@ def test_what_cannot_be_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Pat
     state = ours.init_state(iter(videos.frames(5)))
     for save in (
         lambda: ours.save_state(state, path),
-        lambda: ours.propagate_in_video(state, save_every=10, save_path=path),  # at once
+        lambda: ours.propagate_in_video(state, autosave=Autosave(path)),  # at once
     ):
-        with pytest.raises(ValueError, match="is a live source, which cannot be taken up again"):
+        with pytest.raises(ValueError, match="is a live source, whose frames are gone"):
             save()
     state = ours.init_state(mp4)
     ours.add_new_points_or_box(state, 0, (1, 2), points=[[60, 50]], labels=[1])
@@ -299,7 +300,7 @@ def test_autosave(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
     expected = list(ours.propagate_in_video(prompted(ours, mp4)))
     before = []
     steps = ours.propagate_in_video(
-        state, save_every=10, save_path=path, before_save=lambda: events.append(len(before))
+        state, autosave=Autosave(path, 10, lambda: events.append(len(before)))
     )
     for step in steps:
         before.append(step)
@@ -308,15 +309,13 @@ def test_autosave(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
     assert events == [1, 10, 20, 30]
     loaded = ours.load_state(path)
     after = list(
-        ours.resume_propagation(loaded, save_every=timedelta(microseconds=1), save_path=path)
+        ours.resume_propagation(loaded, autosave=Autosave(path, timedelta(microseconds=1)))
     )
     assert_equal(before[:30] + after, expected)
     assert list(ours.resume_propagation(ours.load_state(path))) == [], "the pass is over"
-    with pytest.raises(ValueError, match="save_every needs save_path"):
-        ours.propagate_in_video(state, save_every=10)
     for wrong in (0, timedelta(0), 1.5, True):
-        with pytest.raises(ValueError, match="save_every is"):
-            ours.propagate_in_video(state, save_every=wrong, save_path=path)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"Autosave\(every\) is"):
+            Autosave(path, wrong)  # type: ignore[arg-type]
 
 
 def test_a_save_that_fails_leaves_the_one_before(

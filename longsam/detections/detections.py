@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from longsam.detections.boxes import Boxes
+from longsam.frames import Frame
 
-Detector = Callable[[npt.NDArray[np.uint8]], Any]
+Detector = Callable[[Frame], Any]
 """Takes a frame (uint8 RGB, height x width x 3); returns anything that `as_detections` takes."""
 
 

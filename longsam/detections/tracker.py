@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from longsam import Autosave, LiveVideo, LongVideoPredictor, State
@@ -17,7 +16,7 @@ from longsam.detections.detections import Detections, Detector, as_detections, u
 from longsam.detections.matching import match
 from longsam.detections.objects import KnownObjects
 from longsam.detections.options import Options
-from longsam.frames import EndOfStreamError, EndOfVideoError, FrameSource
+from longsam.frames import EndOfStreamError, EndOfVideoError, Frame, FrameSource
 
 EXTRAS = "detections"
 """The name under which a state holds what a save of a run needs besides."""
@@ -56,7 +55,7 @@ class Tracker:
         self.objects = KnownObjects(self.state.obj_ids, self.options)
         self._next_frame_idx = 0
         self._resumes_pass = False
-        self._last_image: tuple[int, npt.NDArray[np.uint8]] = -1, np.empty((0, 0, 3), np.uint8)
+        self._last_image: tuple[int, Frame] = -1, np.empty((0, 0, 3), np.uint8)
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restore what a save holds."""
@@ -154,9 +153,7 @@ class Tracker:
         mask_logits = self._let_go(refused, mask_logits)
         return mask_logits, bool(prompts) or len(mask_logits) < num_before
 
-    def _prompts(
-        self, frame_idx: int, found: Detections, masks: torch.Tensor
-    ) -> dict[Any, npt.NDArray[np.float64]]:
+    def _prompts(self, frame_idx: int, found: Detections, masks: torch.Tensor) -> dict[Any, Boxes]:
         """Note who was detected, and who is new; returns the boxes to prompt with, by object."""
         matches = match(found, masks, self.objects.labels, self.options)
         self.objects.note_hits(matches.confirmed, frame_idx)
@@ -196,7 +193,7 @@ class Tracker:
             mask_logits = mask_logits[[obj_id in shown for obj_id in self.objects.ids]]
         return frame_idx, list(shown), mask_logits, list(shown.values())
 
-    def _image(self, frame_idx: int) -> npt.NDArray[np.uint8]:
+    def _image(self, frame_idx: int) -> Frame:
         if isinstance(self.source, LiveVideo):
             return self.source.frame
         if self._last_image[0] != frame_idx:

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from longsam import memory
-from longsam._upstream import State
+from longsam.session import State
 from longsam.frames import LiveVideo, open_source
 from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
 from longsam.masks.overlay import Overlay, num_whole_frames
@@ -102,7 +101,7 @@ class MaskWriter:
         self._worker: threading.Thread | None = None
         self._is_closed = False
         if isinstance(resume, dict):
-            self.drop_after(memory.last_tracked(resume))
+            self.drop_after(resume.last_frame_idx)
 
     def __enter__(self) -> "MaskWriter":
         return self
