@@ -73,7 +73,9 @@ class Autosave:
             if self.every <= timedelta(0):
                 raise ValueError(f"Autosave(every) is {self.every!r}; it must be above 0.")
         else:
-            _set(self, "every", _whole("Autosave(every)", self.every, " of frames, or a timedelta"))
+            _set(
+                self, "every", _whole("Autosave(every)", self.every, " of frames, or a timedelta,")
+            )
         if not isinstance(self.path, (str, os.PathLike)):
             raise ValueError(f"Autosave(path) is {self.path!r}; it must be the path of a file.")
 
@@ -143,9 +145,17 @@ class Options:
             _set(self, name, bool(getattr(self, name)))  # upstream takes whatever is true
         for name in ("frames_per_chunk", "frames_per_encode"):
             _set(self, name, _whole(name, getattr(self, name)))
-        for name in ("memory_window", "max_prompt_frames"):
-            if getattr(self, name) is not None:
-                _set(self, name, _whole(name, getattr(self, name), ", or None"))
+        for name, of_none in (
+            (
+                "memory_window",
+                "The released models need 15 to track exactly as upstream; None means 31, with "
+                "which recent frames can be corrected exactly too.",
+            ),
+            ("max_prompt_frames", "None keeps all."),
+        ):
+            number = getattr(self, name)
+            if number is not None:
+                _set(self, name, _whole(name, number, ",", of_none))
         if isinstance(self.batch_objects, bool):
             pass
         elif isinstance(self.batch_objects, Integral) and self.batch_objects >= 1:
@@ -203,10 +213,12 @@ class Options:
         return cls(**given)
 
 
-def _whole(name: str, number: Any, also: str = "") -> int:
+def _whole(name: str, number: Any, also: str = ",", then: str = "") -> int:
     """A whole number above 0, of NumPy's types too."""
     if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
-        raise ValueError(f"{name} is {number!r}; it must be a whole number{also}, at least 1.")
+        raise ValueError(
+            f"{name} is {number!r}; it must be a whole number{also} at least 1. {then}".rstrip()
+        )
     return int(number)
 
 

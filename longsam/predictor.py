@@ -487,7 +487,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         self, inference_state: State, frame_idx: int, obj_id: Any, need_output: bool = True
     ) -> Any:
         """Upstream's call; what the model made of the prompts is kept until it is replaced."""
-        frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
+        frame_idx = checks.index(frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id)
         result = super().clear_all_prompts_in_frame(inference_state, frame_idx, obj_id, need_output)
         session = session_of(inference_state)

@@ -107,6 +107,7 @@ class History:
         Raises:
             OSError: It cannot be written. The segment is as it was.
         """
+        self._tidy()
         segment.tried = next_frame_idx
         path = self.folder / f"segment_{segment.number:05d}_frame_{next_frame_idx:08d}.pt"
         storage.write({"longsam_snapshot": FORMAT, "key": self._key, "memories": content}, path)

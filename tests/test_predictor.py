@@ -18,9 +18,12 @@ TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
 def test_public_names() -> None:
     assert longsam.__all__ == [
+        "Autosave",
         "LiveVideo",
         "LongVideoPredictor",
         "LongVideoPredictorVOS",
+        "Snapshots",
+        "State",
         "build_long_video_predictor",
     ]
 
@@ -114,7 +117,9 @@ def test_from_pretrained(hub: Path) -> None:
 
 
 def test_from_pretrained_with_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"'facebook/sam3' is no released .*sam2\.1-hiera-large"):
+    with pytest.raises(
+        ValueError, match=r"'facebook/sam3' is not a released .*sam2\.1-hiera-large"
+    ):
         LongVideoPredictor.from_pretrained("facebook/sam3")
 
 

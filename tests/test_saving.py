@@ -1,6 +1,7 @@
 """Saved states: whole, of this model and video, and going on as if nothing had happened."""
 
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 import videos
 
-from longsam import Autosave, LongVideoPredictor, _upstream
+from longsam import Autosave, LongVideoPredictor, _upstream, storage
 
 Step = tuple[int, list[Any], torch.Tensor]
 
@@ -188,7 +189,7 @@ def test_damaged_files_are_refused(ours: LongVideoPredictor, mp4: Path, tmp_path
     whole = path.read_bytes()
     torch.save({"model": {}}, tmp_path / "checkpoint.pt")
     content = torch.load(path, weights_only=True)
-    torch.save({**content, "longsam_state": 99}, tmp_path / "newer.pt")
+    storage.write({**content, "longsam_state": 99}, tmp_path / "newer.pt")
     for name, data in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("text", b"hello")):
         (tmp_path / f"{name}.pt").write_bytes(data)
     for name in ("cut", "empty", "text", "checkpoint"):
@@ -324,7 +325,34 @@ def test_a_save_that_fails_leaves_the_one_before(
     take(ours.propagate_in_video(state), 5)
     ours.save_state(state, path)
     saved = path.read_bytes()
-    (tmp_path / "state.pt.partial").symlink_to("/dev/full")
-    with pytest.raises((OSError, RuntimeError)):
-        ours.save_state(state, path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(saved) // 2, before[1]))  # as a full disk
+    try:
+        with pytest.raises(OSError):
+            ours.save_state(state, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == saved
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
+    state = prompted(ours, mp4)
+    with pytest.raises(ValueError, match="is not a file, so nothing can be saved there"):
+        ours.save_state(state, tmp_path)
+    with pytest.raises(ValueError, match="/dev/null is not a file"):
+        ours.save_state(state, "/dev/null")
+    with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
+        ours.save_state(state, tmp_path / "none" / "state.pt")
+    (tmp_path / "link.pt").symlink_to(tmp_path / "target.pt")
+    ours.save_state(state, tmp_path / "link.pt")
+    assert (tmp_path / "link.pt").is_symlink()
+    assert ours.load_state(tmp_path / "target.pt").obj_ids == [1, "two"]
+
+
+def test_what_a_killed_save_has_left_is_removed(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state.pt.99999999.partial").touch()
+    ours.save_state(prompted(ours, mp4), tmp_path / "state.pt")
+    assert list(tmp_path.iterdir()) == [tmp_path / "state.pt"]
