@@ -117,9 +117,7 @@ def test_from_pretrained(hub: Path) -> None:
 
 
 def test_from_pretrained_with_an_unknown_name() -> None:
-    with pytest.raises(
-        ValueError, match=r"'facebook/sam3' is not a released .*sam2\.1-hiera-large"
-    ):
+    with pytest.raises(ValueError, match=r"'facebook/sam3' is not .*sam2\.1-hiera-large"):
         LongVideoPredictor.from_pretrained("facebook/sam3")
 
 

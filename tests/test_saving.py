@@ -328,7 +328,7 @@ def test_a_save_that_fails_leaves_the_one_before(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(saved) // 2, before[1]))  # as a full disk
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="File too large"):
             ours.save_state(state, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
