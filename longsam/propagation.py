@@ -267,9 +267,11 @@ def _take_snapshot_if_due(
     try:
         history.add(segment, current.next_frame_idx, memories)
     except OSError as error:
-        warn(
-            f"The snapshot before frame {current.next_frame_idx} cannot be written to "
-            f"{history.folder} ({error}). Tracking goes on; `rewind` cannot reach the frames after "
-            "it from there."
-        )
+        if not history.has_failed:
+            warn(
+                f"The snapshot before frame {current.next_frame_idx} cannot be written to "
+                f"{history.folder} ({error}). Tracking continues and tries again every "
+                f"{history.every} frames; rewind cannot reach what has no snapshot before it."
+            )
+        history.has_failed = True
     session.drop_replaced_snapshots()

@@ -12,6 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,8 @@ class Segment:
     def serves(self) -> list[tuple[int, range]]:
         """For each snapshot, the frames that are tracked again from it (the last is open)."""
         step = -1 if self.reverse else 1
-        firsts = list(self.snapshots)
-        lasts = [*firsts[1:], -1 if self.reverse else 1 << 62]
-        return [(first, range(first, end, step)) for first, end in zip(firsts, lasts, strict=True)]
+        firsts = [*self.snapshots, -1 if self.reverse else 1 << 62]
+        return [(first, range(first, end, step)) for first, end in pairwise(firsts)]
 
     def snapshot_before(self, frame_idx: int) -> int | None:
         """The frame of the last snapshot from which a frame can be reached."""
@@ -77,6 +77,7 @@ class History:
         self.segments: dict[int, Segment] = {}
         self._key = secrets.token_hex(16)  # tells this session's files from others'
         self._num_ever = 0
+        self.has_failed = False  # to write a snapshot, since one was written
         self._is_tidy = False  # whether the folder holds nothing but these
 
     @property
@@ -111,6 +112,7 @@ class History:
         segment.tried = next_frame_idx
         path = self.folder / f"segment_{segment.number:05d}_frame_{next_frame_idx:08d}.pt"
         storage.write({"longsam_snapshot": FORMAT, "key": self._key, "memories": content}, path)
+        self.has_failed = False
         segment.snapshots[next_frame_idx] = path
         self._keep_within_bytes(segment)
 
