@@ -213,7 +213,8 @@ def test_digests_of_frames_read_anywhere(mp4: Path) -> None:
     buffer = open_buffer(mp4)
     frames: Iterator[Any] = open_source(mp4, SIZE).read(0, 100)
     _ = buffer[70]
-    read(buffer, 30, -1)
+    read(buffer, np.int64(30), -1)  # type: ignore[arg-type]
     buffer.pause()
     expected = [digest(frame) for frame in frames]
     assert buffer.digests == {70: expected[70], 30: expected[30]}
+    assert all(type(frame_idx) is int for frame_idx in buffer.digests)

@@ -1,6 +1,7 @@
 """The stand-in for upstream's tensor of all frames: a few frames, decoded ahead of their use."""
 
 import hashlib
+import operator
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -119,6 +120,7 @@ class FrameBuffer:
             IndexError: There is no such frame.
             RuntimeError: The frame cannot be read, or the buffer is closed.
         """
+        frame_idx = operator.index(frame_idx)  # of any type of whole number
         if not 0 <= frame_idx < len(self):
             raise IndexError(f"frame {frame_idx} is outside the {len(self)} frames of the video")
         with self._lock:
