@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from sam2 import sam2_video_predictor
 
 State = dict[str, Any]
 Output = dict[str, Any]
@@ -252,6 +251,8 @@ def moved(value: Any, device: torch.device) -> Any:
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
     """Let `propagate_in_video` draw no bar (line 583), for programs that draw their own."""
+    from longsam._installed_sam2 import sam2_video_predictor  # not for those who only write masks
+
     drawn = sam2_video_predictor.tqdm
     sam2_video_predictor.tqdm = lambda frames, **_: frames
     try:

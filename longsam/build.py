@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.build_sam import (
-    HF_MODEL_ID_TO_FILENAMES,
-    build_sam2_video_predictor,
-    build_sam2_video_predictor_hf,
-)
 
+from longsam._installed_sam2 import build_sam
 from longsam.predictor import LongVideoPredictor, LongVideoPredictorVOS
 
 
@@ -45,7 +41,7 @@ def build_long_video_predictor(
             f"There is no checkpoint at {ckpt_path}. Meta's are listed at "
             "https://github.com/facebookresearch/sam2#download-checkpoints."
         )
-    predictor: LongVideoPredictor = build_sam2_video_predictor(
+    predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor(
         config_file,
         ckpt_path,
         device=device or _best_device(),
@@ -72,10 +68,10 @@ def build_from_hub(
     **kwargs: Any,
 ) -> LongVideoPredictor:
     """What `LongVideoPredictor.from_pretrained` does, for it and its subclasses."""
-    if model_id not in HF_MODEL_ID_TO_FILENAMES:
+    if model_id not in build_sam.HF_MODEL_ID_TO_FILENAMES:
         raise ValueError(
             f"{model_id!r} is no released SAM 2 model; upstream knows "
-            f"{', '.join(HF_MODEL_ID_TO_FILENAMES)}."
+            f"{', '.join(build_sam.HF_MODEL_ID_TO_FILENAMES)}."
         )
     try:
         import huggingface_hub  # noqa: F401
@@ -84,7 +80,7 @@ def build_from_hub(
             "from_pretrained needs huggingface_hub: `pip install huggingface_hub`. Or download the "
             "checkpoint and use build_long_video_predictor."
         ) from error
-    predictor: LongVideoPredictor = build_sam2_video_predictor_hf(
+    predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor_hf(
         model_id,
         device=device or _best_device(),
         hydra_overrides_extra=[_target(cls, vos_optimized), *hydra_overrides_extra],

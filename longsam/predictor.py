@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
 from longsam import _upstream, memory, saving
+from longsam._installed_sam2 import SAM2VideoPredictor, SAM2VideoPredictorVOS, check_once
 from longsam._upstream import State
 from longsam.frames import (
     EndOfStreamError,
@@ -48,6 +48,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     """What messages call the model; the builders set it to config and checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any):
+        check_once()
         super().__init__(*args, **kwargs)
         self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
 
