@@ -105,12 +105,6 @@ class Environment:
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
 
-    def track(self) -> dict[str, Any]:
-        run = self.run("-c", TRACK)
-        assert run.returncode == 0, run.stderr
-        seen: dict[str, Any] = json.loads(run.stdout)
-        return seen
-
     def upstream(self) -> Path | None:
         """The folder that `import sam2` would import, None if there is none."""
         find = "import importlib.util as u; s = u.find_spec('sam2'); print(s and s.origin or '')"
@@ -188,28 +182,34 @@ def masks() -> str:
     return hashlib.sha256(b"".join(one.numpy().tobytes() for one in logits)).hexdigest()
 
 
-# Each test below that installs is one user's story: install in one order, track, uninstall either.
+def install(environment: Environment, what: str, wheels: Path, *options: str) -> None:
+    environment.pip("install", "--find-links", wheels, *(options or ["--no-deps"]), what)
 
 
-def install(environment: Environment, what: str, wheels: Path) -> None:
-    """As a user does, with dependencies; these are all there but SAM 2 and decord."""
-    environment.pip("install", "--find-links", wheels, what)
+def install_with_dependencies(environment: Environment, what: str, wheels: Path) -> None:
+    """As a user does; all dependencies are there but SAM 2 and decord."""
+    install(environment, what, wheels, "--only-binary=:all:")
 
 
 def install_editable(environment: Environment, project: Path) -> None:
-    environment.pip("install", "--no-build-isolation", "-e", project)
+    environment.pip("install", "--no-deps", "--no-build-isolation", "-e", project)
 
 
-def check(environment: Environment, expected: Path, masks: str) -> list[str]:
-    """Assert that all is well with this upstream; returns longsam's warnings."""
-    assert "No broken requirements found." in environment.pip("check")
-    seen = environment.track()
+def track(environment: Environment, expected: Path, masks: str) -> list[str]:
+    """Track with this upstream; returns longsam's warnings."""
+    run = environment.run("-c", TRACK)
+    assert run.returncode == 0, run.stderr
+    seen: dict[str, Any] = json.loads(run.stdout)
     assert Path(seen["sam2"]).parent == expected
     assert seen["masks"] == masks
     used = {Path(file).relative_to(expected).as_posix() for file in seen["modules"]}
     assert used <= json.loads(_installed_sam2.TESTED.read_text()).keys()
     warnings: list[str] = seen["warnings"]
     return warnings
+
+
+def check(environment: Environment) -> None:
+    assert "No broken requirements found." in environment.pip("check")
 
 
 def uninstall_longsam(environment: Environment, upstream: Path, wheels: Path) -> None:
@@ -219,6 +219,9 @@ def uninstall_longsam(environment: Environment, upstream: Path, wheels: Path) ->
     assert differing_files(upstream) == []
     assert "No module named 'longsam'" in environment.error("import longsam")
     install(environment, "longsam", wheels)
+
+
+# Each of the next tests is a user's story: install in one order, track, uninstall either.
 
 
 @needs_source
@@ -233,16 +236,12 @@ def test_beside_the_official_clone(
     else:
         install(environment, "longsam", wheels)
         install_editable(environment, clone)
-    assert check(environment, clone / "sam2", masks) == []
+    check(environment)
+    assert track(environment, clone / "sam2", masks) == []
     uninstall_longsam(environment, clone / "sam2", wheels)
-    # Whoever has the clone may edit it.
-    with (clone / "sam2" / "modeling" / "sam2_base.py").open("a") as file:
-        file.write("\n# An edit.\n")
-    (warning,) = check(environment, clone / "sam2", masks)
-    assert f"The SAM 2 in {clone / 'sam2'} differs" in warning
-    assert "in modeling/sam2_base.py. It is used" in warning
     environment.pip("uninstall", "-y", "SAM-2")
     assert environment.upstream() is None
+    assert differing_files(clone / "sam2") == []
 
 
 @needs_source
@@ -250,8 +249,9 @@ def test_beside_the_official_one_installed(
     environment: Environment, wheels: Path, masks: str
 ) -> None:
     install(environment, "SAM-2", wheels)
-    install(environment, "longsam", wheels)
-    assert check(environment, environment.site / "sam2", masks) == []
+    install_with_dependencies(environment, "longsam", wheels)
+    check(environment)
+    assert track(environment, environment.site / "sam2", masks) == []
     uninstall_longsam(environment, environment.site / "sam2", wheels)
     environment.pip("uninstall", "-y", "SAM-2")
     assert environment.upstream() is None
@@ -261,22 +261,30 @@ def test_beside_the_official_one_installed(
 def test_extra_then_the_official_clone(
     environment: Environment, wheels: Path, masks: str, tmp_path: Path
 ) -> None:
-    install(environment, "longsam[sam2]", wheels)
+    install_with_dependencies(environment, "longsam[sam2]", wheels)
     clone = clone_of_upstream(tmp_path / "clone")
     install_editable(environment, clone)
-    (warning,) = check(environment, environment.site / "sam2", masks)
+    check(environment)
+    (warning,) = track(environment, environment.site / "sam2", masks)
     assert "Two distributions own the package sam2: SAM-2 and sam2." in warning
     assert "Uninstall the one that is not editable: `pip uninstall sam2`." in warning
     uninstall_longsam(environment, environment.site / "sam2", wheels)
     environment.pip("uninstall", "-y", "sam2")  # as the warning says
-    assert check(environment, clone / "sam2", masks) == []
+    # Whoever has the clone may edit it.
+    with (clone / "sam2" / "modeling" / "sam2_base.py").open("a") as file:
+        file.write("\n# An edit.\n")
+    (warning,) = track(environment, clone / "sam2", masks)
+    assert f"The SAM 2 in {clone / 'sam2'} differs" in warning
+    assert "in modeling/sam2_base.py. It is used" in warning
 
 
 @needs_source
 def test_extra_then_the_official_one(environment: Environment, wheels: Path, masks: str) -> None:
-    install(environment, "longsam[sam2]", wheels)
+    install(environment, "longsam", wheels)
+    install(environment, "sam2", wheels)
     install(environment, "SAM-2", wheels)
-    (warning,) = check(environment, environment.site / "sam2", masks)
+    check(environment)
+    (warning,) = track(environment, environment.site / "sam2", masks)
     assert "`pip uninstall SAM-2 sam2`, then install one of the two:" in warning
     uninstall_longsam(environment, environment.site / "sam2", wheels)
     environment.pip("uninstall", "-y", "sam2")  # which removes the files of both
@@ -284,24 +292,37 @@ def test_extra_then_the_official_one(environment: Environment, wheels: Path, mas
     assert "pip lists SAM-2, but its files are gone" in error
     environment.pip("uninstall", "-y", "SAM-2")  # as the error says
     install(environment, "SAM-2", wheels)
-    assert check(environment, environment.site / "sam2", masks) == []
+    assert differing_files(environment.site / "sam2") == []
+
+
+USES = """
+for statement in (
+    "from longsam import LongVideoPredictor", "from longsam import *", "import longsam.build",
+    "from longsam.testing import load_predictor",
+):
+    try:
+        exec(statement)
+    except ImportError as error:
+        print(error)
+import longsam, longsam.masks
+longsam.LiveVideo
+"""
 
 
 @needs_source
 def test_without_a_usable_sam2(environment: Environment, wheels: Path, tmp_path: Path) -> None:
-    use = "from longsam import LongVideoPredictor"
     install(environment, "longsam", wheels)
-    assert environment.upstream() is None  # though it could have been had
-    for statement in (use, "from longsam.testing import load_predictor", "import longsam.build"):
-        error = environment.error(statement)
-        assert error.startswith("ImportError: longsam runs on SAM 2, and there is no package sam2.")
+    run = environment.run("-c", USES)
+    assert run.returncode == 0, run.stderr
+    errors = run.stdout.splitlines()
+    assert len(errors) == 4
+    for error in errors:
+        assert error.startswith("longsam runs on SAM 2, and there is no package sam2.")
         assert "`pip install git+https://github.com/facebookresearch/sam2`" in error
         assert "`pip install -e .`" in error
         assert '`pip install "longsam[sam2]"`' in error
-    for statement in ("import longsam.masks, longsam; longsam.LiveVideo", "from longsam import *"):
-        run = environment.run("-c", statement)
-        assert (run.returncode == 0) == ("masks" in statement), run.stderr
 
+    use = "from longsam import LongVideoPredictor"
     clone = clone_of_upstream(tmp_path / "clone")
     module = clone / "sam2" / "sam2_video_predictor.py"
     module.write_text(module.read_text().replace("class SAM2VideoPredictorVOS", "class Older"))
@@ -311,7 +332,7 @@ def test_without_a_usable_sam2(environment: Environment, wheels: Path, tmp_path:
     assert "`git pull` in its clone" in error
 
     (tmp_path / "work" / "sam2").mkdir(parents=True)  # as a clone's folder may be called
-    error = environment.error(use, cwd=tmp_path / "work")
+    error = environment.error("import longsam._installed_sam2", cwd=tmp_path / "work")
     assert f"The folder {tmp_path / 'work' / 'sam2'} hides the package sam2" in error
 
 
