@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_video_predictor_hf
-from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
 from longsam import _upstream, checks, encoding, notices, opening, propagation, saving
+from longsam._installed_sam2 import (
+    SAM2VideoPredictor,
+    SAM2VideoPredictorVOS,
+    build_sam,
+)
 from longsam.frames import LiveBuffer, Reader
 from longsam.options import FRAMES_PER_CHUNK, Autosave, Options, Snapshots
 from longsam.propagation import Step
@@ -31,6 +34,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     """What messages call the model; the builders set it to config and checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any):
+        check_once()
         super().__init__(*args, **kwargs)
         self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
 
@@ -57,10 +61,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
             ValueError: Upstream knows no model of this name.
             ImportError: huggingface_hub is not installed.
         """
-        if model_id not in HF_MODEL_ID_TO_FILENAMES:
+        if model_id not in build_sam.HF_MODEL_ID_TO_FILENAMES:
             raise ValueError(
                 f"{model_id!r} is not a released SAM 2 model; upstream knows "
-                f"{', '.join(HF_MODEL_ID_TO_FILENAMES)}."
+                f"{', '.join(build_sam.HF_MODEL_ID_TO_FILENAMES)}."
             )
         try:
             import huggingface_hub  # noqa: F401
@@ -69,7 +73,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 "from_pretrained needs huggingface_hub: `pip install huggingface_hub`. Or download "
                 "the checkpoint and use build_long_video_predictor."
             ) from error
-        predictor: LongVideoPredictor = build_sam2_video_predictor_hf(
+        predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor_hf(
             model_id,
             device=device or best_device(),
             hydra_overrides_extra=[cls.as_target(vos_optimized), *hydra_overrides_extra],

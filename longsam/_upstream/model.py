@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from sam2 import sam2_video_predictor
 from tqdm import tqdm
+
+from longsam._installed_sam2 import sam2_video_predictor
 
 
 def reach(model: Any) -> int:
