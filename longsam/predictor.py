@@ -13,6 +13,7 @@ from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
     build_sam,
+    check_once,
 )
 from longsam.frames import LiveBuffer, Reader
 from longsam.options import FRAMES_PER_CHUNK, Autosave, Options, Snapshots
