@@ -1,21 +1,24 @@
 """Going back far behind the window: corrections there are exactly upstream's."""
 
-import copy
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sessions
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sessions import Snapshots
 
 from longsam import LongVideoPredictor
-from longsam.predictor import _match_memory_dtype
 
 CORRECTION = {"points": [[40, 40]], "labels": [0]}
 
 
 def start(predictor: Any, video: Path, **options: Any) -> Any:
-    state = predictor.init_state(str(video), **options)
+    state = sessions.open_session(predictor, video, **options)
     predictor.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
     predictor.add_new_points_or_box(state, 0, "two", box=[30, 20, 110, 90])
     return state
@@ -43,13 +46,14 @@ def assert_same_memories(ours: Any, theirs: Any, frames: range) -> None:
 def assert_corrected_alike(
     ours: Any, mine: Any, upstream: Any, theirs: Any, frame_idx: int
 ) -> None:
-    """A correction, and tracking on from it."""
+    """A correction, and tracking on after it."""
     returned = [
         predictor.add_new_points_or_box(state, frame_idx, 1, **CORRECTION)
         for predictor, state in ((ours, mine), (upstream, theirs))
     ]
     assert torch.equal(returned[0][2], returned[1][2])
-    assert_equal(track(ours, mine, frame_idx), track(upstream, theirs, frame_idx))
+    if frame_idx < 99:
+        assert_equal(track(ours, mine, frame_idx + 1), track(upstream, theirs, frame_idx + 1))
 
 
 @pytest.mark.parametrize("frame_idx", [1, 30, 33, 47, 60, 99])
@@ -61,7 +65,7 @@ def test_a_correction_far_back(
     tmp_path: Path,
 ) -> None:
     theirs = start(upstream, mp4)
-    mine = start(ours, mp4, snapshot_every=15, snapshot_dir=tmp_path)
+    mine = start(ours, mp4, snapshots=Snapshots(every=15, folder=tmp_path))
     assert_equal(track(ours, mine), track(upstream, theirs))
     ours.rewind(mine, frame_idx)
     assert_same_memories(mine, theirs, range(max(1, frame_idx - 15), frame_idx + 1))
@@ -76,11 +80,9 @@ def test_passes_prompts_and_objects_in_between(
     upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
 ) -> None:
     """Later prompts stay, later passes count, and prompts that wait have no part in the replay."""
-    # Upstream refuses objects that are prompted later on a CPU; mended as ours is.
-    upstream = copy.deepcopy(upstream)
-    upstream.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
+    upstream = sessions.float_memory(upstream)
     results = []
-    for predictor, options in ((upstream, {}), (ours, {"snapshot_every": 20})):
+    for predictor, options in ((upstream, {}), (ours, {"snapshots": Snapshots(every=20)})):
         state = start(predictor, mp4, **options)
         steps = track(predictor, state, max_frame_num_to_track=70)
         predictor.add_new_points_or_box(state, 71, 1, points=[[70, 60]], labels=[1])
@@ -103,8 +105,8 @@ def test_passes_prompts_and_objects_in_between(
 
 def test_in_reverse(upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path) -> None:
     results = []
-    for predictor, options in ((upstream, {}), (ours, {"snapshot_every": 20})):
-        state = predictor.init_state(str(mp4), **options)
+    for predictor, options in ((upstream, {}), (ours, {"snapshots": Snapshots(every=20)})):
+        state = sessions.open_session(predictor, mp4, **options)
         predictor.add_new_points_or_box(state, 90, 1, points=[[60, 50]], labels=[1])
         steps = track(predictor, state, reverse=True)
         for frame_idx in (50, 0):
@@ -123,7 +125,7 @@ def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) 
     def files() -> list[str]:
         return sorted(path.name for path in tmp_path.iterdir())
 
-    state = start(ours, mp4, snapshot_every=30, snapshot_dir=tmp_path)
+    state = start(ours, mp4, snapshots=Snapshots(every=30, folder=tmp_path))
     track(ours, state)
     assert files() == [f"pass_00000_frame_{n:08d}.pt" for n in (0, 30, 60, 90)]
     ours.rewind(state, 45)
@@ -138,9 +140,8 @@ def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) 
 
     folder = tmp_path / "bounded"
     one = (tmp_path / files()[-1]).stat().st_size
-    state = start(
-        ours, mp4, snapshot_every=5, snapshot_dir=folder, max_snapshot_bytes=int(4.5 * one)
-    )
+    snapshots = Snapshots(every=5, folder=folder, max_bytes=int(4.5 * one))
+    state = start(ours, mp4, snapshots=snapshots)
     for _ in ours.propagate_in_video(state):
         assert sum(p.stat().st_size for p in folder.iterdir()) <= 4.5 * one
     frames = sorted(int(p.stem[-8:]) for p in folder.iterdir())
@@ -162,7 +163,7 @@ def test_snapshots_outlive_a_crash(
     theirs = start(upstream, mp4)
     track(upstream, theirs)
     folder = tmp_path / "snapshots"
-    state = start(ours, mp4, snapshot_every=15, snapshot_dir=folder)
+    state = start(ours, mp4, snapshots=Snapshots(every=15, folder=folder))
     steps = ours.propagate_in_video(state, save_every=25, save_path=tmp_path / "state.pt")
     for done, _, _ in steps:
         if done == 65:  # as if killed: the save is of frame 49, and later snapshots are there
@@ -180,7 +181,7 @@ def test_snapshots_outlive_a_crash(
 
 
 def test_a_temporary_folder_goes_with_the_session(ours: LongVideoPredictor, mp4: Path) -> None:
-    state = start(ours, mp4, snapshot_every=30)
+    state = start(ours, mp4, snapshots=Snapshots(every=30))
     folder = state["longsam"].snapshots.folder
     track(ours, state, max_frame_num_to_track=3)
     assert list(folder.iterdir())
@@ -193,7 +194,7 @@ def test_what_cannot_be_gone_back_to(ours: LongVideoPredictor, mp4: Path) -> Non
     track(ours, state, max_frame_num_to_track=3)
     with pytest.raises(ValueError, match="give init_state snapshot_every"):
         ours.rewind(state, 2)
-    state = start(ours, mp4, snapshot_every=10)
+    state = start(ours, mp4, snapshots=Snapshots(every=10))
     track(ours, state, max_frame_num_to_track=3)
     with pytest.raises(ValueError, match="Frame 50 was not tracked by a pass"):
         ours.rewind(state, 50)
@@ -202,3 +203,154 @@ def test_what_cannot_be_gone_back_to(ours: LongVideoPredictor, mp4: Path) -> Non
     for wrong in (0, -5, 1.5, True):
         with pytest.raises(ValueError, match="snapshot_every is"):
             ours.init_state(mp4, snapshot_every=wrong)  # type: ignore[arg-type]
+
+
+# Sessions in which the memories of a frame come from several passes -------------------------------
+
+
+def click(predictor: Any, state: Any, frame_idx: int, obj_id: Any = 1, label: int = 1) -> Any:
+    """What is returned of the object itself."""
+    point = [[60, 50]] if label else [[40, 40]]
+    frame_idx, obj_ids, mask_logits = predictor.add_new_points_or_box(
+        state, frame_idx, obj_id, points=point, labels=[label]
+    )
+    return frame_idx, [obj_id], mask_logits[obj_ids.index(obj_id)]
+
+
+def corrected(predictor: Any, state: Any, frame_idx: int, obj_id: Any = 1) -> Any:
+    """Back to a frame, and a correction there."""
+    sessions.rewind(predictor, state, frame_idx)
+    return click(predictor, state, frame_idx, obj_id, label=0)
+
+
+def after_a_partial_pass(p: Any, state: Any) -> Iterator[Any]:
+    """What a correction changed on a part of the way counts when a later frame is gone back to."""
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    yield corrected(p, state, 30)
+    yield from p.propagate_in_video(state, 31, 5)
+    yield corrected(p, state, 40)
+    yield from p.propagate_in_video(state, 41, 20)
+
+
+def after_corrections_that_go_forward(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    for frame_idx in (20, 45, 25, 60, 24):
+        yield corrected(p, state, frame_idx)
+        yield from p.propagate_in_video(state, frame_idx + 1, 7)
+    yield corrected(p, state, 55)
+    yield from p.propagate_in_video(state, 56, 20)
+
+
+def forward_into_what_was_tracked_in_reverse(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    yield from p.propagate_in_video(state, 80, 50, reverse=True)
+    sessions.rewind(p, state, 50)
+    yield from p.propagate_in_video(state, 51, 20)
+    yield corrected(p, state, 31)
+    yield from p.propagate_in_video(state, 32, 20)
+
+
+def reverse_into_what_was_tracked_forward(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    yield corrected(p, state, 50)
+    yield from p.propagate_in_video(state, 49, 20, reverse=True)
+    sessions.rewind(p, state, 40)
+    yield from p.propagate_in_video(state, 39, 10, reverse=True)
+
+
+def both_ways_from_the_prompt_of_one_of_two(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 50)
+    click(p, state, 70, "two")
+    yield from p.propagate_in_video(state)
+    yield from p.propagate_in_video(state, reverse=True)
+    for frame_idx in (50, 70, 45, 52):
+        yield corrected(p, state, frame_idx, "two")
+        yield from p.propagate_in_video(state, frame_idx + 1, 6)
+        yield from p.propagate_in_video(state, frame_idx - 1, 6, reverse=True)
+
+
+def after_reset(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    p.reset_state(state)
+    click(p, state, 60)
+    yield from p.propagate_in_video(state, 60, 20)
+    with suppress(ValueError):  # there is nothing to go back to
+        sessions.rewind(p, state, 30)  # tracked for the old object alone
+    yield click(p, state, 30)
+    yield from p.propagate_in_video(state, 31, 8)
+    yield corrected(p, state, 65)
+    yield from p.propagate_in_video(state, 66, 20)
+
+
+def with_an_id_that_is_used_again(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    click(p, state, 0, "two")
+    yield from p.propagate_in_video(state)
+    p.remove_object(state, 1)
+    click(p, state, 60)
+    yield from p.propagate_in_video(state, 60, 20)
+    yield corrected(p, state, 40, "two")
+    yield click(p, state, 40)  # of the new object nothing is known here
+    yield from p.propagate_in_video(state, 41, 40)
+
+
+def with_an_object_that_is_added_later(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state, 0, 70)
+    click(p, state, 71, "new")
+    yield from p.propagate_in_video(state, 71)
+    sessions.rewind(p, state, 30)
+    yield click(p, state, 30, "new")
+    yield click(p, state, 30, 1, label=0)
+    yield from p.propagate_in_video(state, 31, 60)
+
+
+def while_two_passes_are_open(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    forward, back = (p.propagate_in_video(state, at, None, at == 99) for at in (0, 99))
+    for _ in range(10):
+        yield from islice(forward, 6)
+        yield from islice(back, 6)
+    yield corrected(p, state, 50)
+    yield from islice(forward, 10)
+    yield from p.propagate_in_video(state, 51, 8)
+    yield corrected(p, state, 54)
+    yield from back
+    yield from forward
+
+
+@pytest.mark.parametrize("every", [7, 20])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        after_a_partial_pass,
+        after_corrections_that_go_forward,
+        forward_into_what_was_tracked_in_reverse,
+        reverse_into_what_was_tracked_forward,
+        both_ways_from_the_prompt_of_one_of_two,
+        after_reset,
+        with_an_id_that_is_used_again,
+        with_an_object_that_is_added_later,
+        while_two_passes_are_open,
+    ],
+)
+def test_the_newest_memories_count(
+    upstream: SAM2VideoPredictor,
+    ours: LongVideoPredictor,
+    mp4: Path,
+    calls: Callable[[Any, Any], Iterator[Any]],
+    every: int,
+) -> None:
+    """As upstream, which forgets nothing: of each frame what was written last."""
+    results = []
+    for predictor in (sessions.float_memory(upstream), ours):
+        state = sessions.open_session(predictor, mp4, snapshots=Snapshots(every=every))
+        results.append(
+            [(step[0], list(step[1]), step[2].clone()) for step in calls(predictor, state)]
+        )
+    assert_equal(results[1], results[0])
