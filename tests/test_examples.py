@@ -64,7 +64,7 @@ def test_resume_example(tmp_path: Path) -> None:
     result = subprocess.run(words, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "killed at frame 130 (exit code -9)" in result.stdout
-    assert "on behind 99." in result.stdout
+    assert "resuming after 99." in result.stdout
     assert "All masks of 200 frames equal those of a run that was not killed" in result.stdout
 
 

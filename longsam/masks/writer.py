@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from longsam import memory
-from longsam._upstream import State
 from longsam.frames import LiveVideo, open_source
 from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
 from longsam.masks.overlay import Overlay, num_whole_frames
 from longsam.masks.record import ImageArray, Record, check_obj_ids, parse_lines
 from longsam.object_ids import ObjectId
+from longsam.session import State
 
 FORMATS = ("rle", "png", "object_png", "overlay")
 INDEX = "frames.jsonl"
@@ -102,7 +101,7 @@ class MaskWriter:
         self._worker: threading.Thread | None = None
         self._is_closed = False
         if isinstance(resume, dict):
-            self.drop_after(memory.last_tracked(resume))
+            self.drop_after(resume.last_frame_idx)
 
     def __enter__(self) -> "MaskWriter":
         return self
