@@ -7,9 +7,6 @@ changed what is remembered: from its snapshots it can be tracked again, bit for 
 
 import re
 import secrets
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,6 +18,7 @@ from longsam.frame_map import FrameMap
 from longsam.options import Snapshots
 
 FORMAT = 1
+_PREFIX = "longsam-snapshots-"
 _FILE_NAME = re.compile(r"segment_\d{5,12}_frame_\d{8,12}\.pt")
 
 
@@ -64,10 +62,7 @@ class History:
         self.every = options.every
         self.max_bytes = options.max_bytes
         if options.folder is None:
-            self.folder = Path(tempfile.mkdtemp(prefix="longsam-snapshots-"))
-            self._remove_folder = weakref.finalize(
-                self, shutil.rmtree, self.folder, ignore_errors=True
-            )
+            self.folder, self._remove_folder = storage.temporary_folder(self, _PREFIX)
         else:
             self.folder = Path(options.folder)
             if self.folder.is_symlink():

@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +55,44 @@ def test_a_closed_state_leaves_no_snapshots(ours: LongVideoPredictor, mp4: Path)
         folder = state["longsam"].history.folder
         assert list(folder.iterdir())
     assert not folder.exists()
+
+
+KILLED = """
+import os, signal, sys, models
+from pathlib import Path
+from longsam import Snapshots
+predictor = models.build_ours(Path({checkpoint!r}))
+state = predictor.init_state({video!r}, snapshots=Snapshots(every=10))
+predictor.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
+next(predictor.propagate_in_video(state))
+print(state["longsam"].history.folder, flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_killed_sessions_snapshots_are_removed_by_the_next(
+    ours: LongVideoPredictor,
+    checkpoint: Path,
+    mp4: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    code = KILLED.format(checkpoint=str(checkpoint), video=str(mp4))
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    left = Path(result.stdout.split()[-1])
+    assert left.parent == tmp_path
+    assert len(list(left.iterdir())) == 2  # a snapshot and the lock
+    states = [prompted(ours, mp4, snapshots=Snapshots(every=10)) for _ in range(2)]
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 2, "those that are in use stay"
+    for state in states:
+        state.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_cannot_be_copied(ours: LongVideoPredictor, mp4: Path) -> None:
