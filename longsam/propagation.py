@@ -123,7 +123,8 @@ def run(
         with closing(steps):
             while True:
                 session.check(era)
-                _take_snapshot_if_due(upstream, state, session, current)
+                if not current.is_over(len(images)):
+                    _take_snapshot_if_due(upstream, state, session, current)
                 try:
                     with images.computing(current.step):
                         step = next(steps, None)

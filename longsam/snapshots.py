@@ -227,6 +227,8 @@ class History:
 
 def _overlap(served: range, run: range) -> bool:
     """Whether a range, in either direction, has a frame of a run."""
+    if not served:
+        return False
     low, high = min(served[0], served[-1]), max(served[0], served[-1])
     return low < run.stop and run.start <= high
 

@@ -117,6 +117,18 @@ def test_in_reverse(upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4:
     assert_equal(results[1], results[0])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_snapshot_due_at_the_end_of_the_video(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path, reverse: bool
+) -> None:
+    """There is no frame to take it for."""
+    state = start(ours, mp4, snapshots=Snapshots(5, tmp_path))
+    first = 4 if reverse else 95
+    assert len(track(ours, state, first, reverse=reverse)) == 5
+    assert [path.name for path in tmp_path.iterdir()] == [f"segment_00001_frame_{first:08d}.pt"]
+    assert track(ours, state, 1, 0, reverse=reverse)[0][0] == 1
+
+
 def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
     """Those of frames that were tracked anew are removed, and a bound is kept."""
 
