@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,9 @@ from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
 from longsam.masks.overlay import Overlay, num_whole_frames
 from longsam.masks.record import ImageArray, Record, check_obj_ids, parse_lines
 from longsam.object_ids import ObjectId
-from longsam.session import State
+
+if TYPE_CHECKING:
+    from longsam import State  # masks are read and written without SAM 2 too
 
 FORMATS = ("rle", "png", "object_png", "overlay")
 INDEX = "frames.jsonl"
@@ -66,7 +68,7 @@ class MaskWriter:
         format: str | Iterable[str] = "rle",
         *,
         video: Any = None,
-        resume: bool | State = False,
+        resume: "bool | State" = False,
     ):
         self.folder = Path(folder)
         names = [format] if isinstance(format, str) else list(format)
