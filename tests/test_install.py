@@ -298,7 +298,7 @@ def test_extra_then_the_official_one(environment: Environment, wheels: Path, mas
 USES = """
 for statement in (
     "from longsam import LongVideoPredictor", "from longsam import *", "import longsam.build",
-    "from longsam.testing import load_predictor",
+    "from longsam.testing import load_predictor", "import longsam.detections",
 ):
     try:
         exec(statement)
@@ -315,7 +315,7 @@ def test_without_a_usable_sam2(environment: Environment, wheels: Path, tmp_path:
     run = environment.run("-c", USES)
     assert run.returncode == 0, run.stderr
     errors = run.stdout.splitlines()
-    assert len(errors) == 4
+    assert len(errors) == 5
     for error in errors:
         assert error.startswith("longsam runs on SAM 2, and there is no package sam2.")
         assert "`pip install git+https://github.com/facebookresearch/sam2`" in error
@@ -450,9 +450,12 @@ def test_comparing_takes_milliseconds() -> None:
 
 def test_public_names() -> None:
     assert longsam.__all__ == [
+        "Autosave",
         "LiveVideo",
         "LongVideoPredictor",
         "LongVideoPredictorVOS",
+        "Snapshots",
+        "State",
         "build_long_video_predictor",
     ]
     assert set(longsam.__all__) <= set(dir(longsam))
