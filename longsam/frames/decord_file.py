@@ -88,8 +88,9 @@ class DecordFile(FrameSource):
         try:
             container, _ = open_video(self.path)
         except ValueError as error:
+            why = str(error).removeprefix(f"{self.path} ")
             raise ValueError(
-                f'{self.path} cannot be opened by decord: {error} Or try the default reader="av".'
+                f'{self.path} cannot be opened by decord or by reader="av": it {why}'
             ) from error
         container.close()
         if is_playlist(self.path):
