@@ -43,7 +43,7 @@ class Batches:
         self._now.clear()
 
     def begin_step(self) -> None:
-        """A pass goes on by a frame: what was computed for another pass is not its answer."""
+        """A pass tracks its next frame: what was computed for another pass is not its answer."""
         self._answers.clear()
 
     def track(

@@ -109,7 +109,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
-        Written anew because upstream's calls `load_video_frames`, which loads all frames, with no
+        Written again because upstream's calls `load_video_frames`, which loads all frames, with no
         hook in between:
         https://github.com/facebookresearch/sam2/blob/2b90b9f5ceec907a1c18123530e92e794ad901a4/sam2/sam2_video_predictor.py#L43
 

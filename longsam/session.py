@@ -139,7 +139,7 @@ class Session:
         last_pass: The pass that tracked a frame last, as it was then; `resume_propagation` starts
             from it.
         writer: The segment whose pass was the last to change what is remembered; None if anything
-            else was. A pass whose segment it is can go on in the same segment.
+            else was. A pass whose segment it is can continue in the same segment.
         extras: See `State.extras`.
         video: What tells this video from others, once it was asked for.
     """

@@ -133,7 +133,7 @@ def plain(value: Any) -> Any:
 
 
 def _write_checked(content: dict[str, Any], file: IO[bytes]) -> None:
-    """Torch's archive, and behind it a checksum of every byte, which the archive itself lacks."""
+    """Torch's archive, and after it a checksum of every byte, which the archive itself lacks."""
     checked = _Checked(file)
     try:
         torch.save(content, checked)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ KEYS_OF_OBJECTS = (
 
 
 def to_plain(state: State) -> State:
-    """All of a state that tracking goes on from, to be saved."""
+    """What tracking continues from, to be saved."""
     return {key: state[key] for key in KEYS_OF_OBJECTS}
 
 
@@ -130,7 +130,7 @@ def copy_tracked(past: State, state: State, obj_id: Any, frame_idx: int) -> None
 
 def add_memories(state: State, obj_idx: int, outputs: list[Output]) -> None:
     """Give an object conditioning memories at negative frame indices, which no frame of the video
-    has: -1, -2, ... behind those that are there.
+    has: -1, -2, ... after those that are there.
     """
     known = conditioning_outputs(state, obj_idx)
     for output in outputs:

@@ -46,8 +46,7 @@ class DecordFile(FrameSource):
         except ImportError as error:
             raise ImportError(
                 'reader="decord" needs the package decord, which is not installed. Install it with '
-                "`pip install decord` (it has wheels for x86-64 only), or use the default "
-                'reader="av".'
+                '`pip install "longsam[decord]"`, or use the default reader="av".'
             ) from error
         if not path.exists():
             raise FileNotFoundError(f"There is no video file or image folder at {path}.")
