@@ -1,10 +1,11 @@
 """Going back: what was tracked, in segments that can be tracked again from files on disk.
 
 Upstream holds for each object and frame what was written last. So each frame notes which segment
-wrote it last (`Memory.writers`), and a segment is a stretch of one pass during which nothing else
+wrote it last (`Memory.segment_of`). A segment is a stretch of one pass during which nothing else
 changed what is remembered: from its snapshots it can be tracked again, bit for bit.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ class History:
         if options.folder is None:
             self.folder, self._remove_folder = storage.temporary_folder(self, _PREFIX)
         else:
-            self.folder = Path(options.folder)
+            self.folder = Path(os.path.abspath(options.folder))
             if self.folder.is_symlink():
                 raise ValueError(f"{self.folder} is a link; name the folder for snapshots itself.")
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ class History:
         """Write a snapshot.
 
         Raises:
-            OSError: It cannot be written. The segment is as it was.
+            OSError: It cannot be written. The next attempt comes `every` frames later.
         """
         self._tidy()
         segment.tried = next_frame_idx
@@ -126,7 +127,7 @@ class History:
         return memories
 
     def drop_replaced(self, writers: Iterable[FrameMap], running: set[int]) -> None:
-        """Remove each snapshot all of whose frames were tracked again by other segments.
+        """Remove each snapshot whose frames have all been tracked again by later segments.
 
         Args:
             writers: For each object which segment tracked which frame last.
@@ -187,8 +188,10 @@ class History:
                 if _is_plain_file(self.folder / name)
             }
             number = int(one["number"])
+            # Where the last one is gone, the next is due at once.
+            tried = one["tried"] if snapshots.keys() == names.keys() else None
             self.segments[number] = Segment(
-                number, bool(one["reverse"]), list(one["obj_ids"]), snapshots, one["tried"]
+                number, bool(one["reverse"]), list(one["obj_ids"]), snapshots, tried
             )
 
     def _tidy(self) -> None:
@@ -203,7 +206,7 @@ class History:
         self._is_tidy = True
 
     def _keep_within_bytes(self, running: Segment) -> None:
-        """Leave out snapshots so that those that stay lie far apart, and then the oldest."""
+        """Remove snapshots until `max_bytes` holds: those closest to others, then the oldest."""
         while self.max_bytes is not None and self.num_bytes > self.max_bytes:
             gaps = [
                 (abs(firsts[at + 1] - firsts[at - 1]), segment.number, firsts[at])

@@ -60,18 +60,18 @@ def write(content: dict[str, Any], path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def read(path: Path, key: str, what: str, newest: int) -> dict[str, Any]:
+def read(path: Path, key: str, what: str, version: int) -> dict[str, Any]:
     """Read a file that `write` has written.
 
     Args:
         path: The file.
         key: The key under which it holds the version of its format.
         what: What messages call it: "state", "memory bank".
-        newest: The newest version that can be read.
+        version: The version that can be read.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is something else, or damaged, or of a newer version.
+        ValueError: It is something else, or damaged, or of another version.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no saved {what} at {path}.")
@@ -79,18 +79,18 @@ def read(path: Path, key: str, what: str, newest: int) -> dict[str, Any]:
         with open(path, "rb") as file:
             _check(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
-        version = content[key]
+        found = content[key]
         _check_tensors(content)
     except Exception as error:  # damage is noticed in many ways
         raise ValueError(
             f"{path} is not a {what} that longsam has saved, or it is damaged "
             f"({type(error).__name__}: {_first_line(error)})."
         ) from error
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise ValueError(f"{path} is not a {what} that longsam has saved: its version is odd.")
-    if version != newest:
+    if found != version:
         raise ValueError(
-            f"{path} has version {version} of the format; this longsam reads version {newest}."
+            f"{path} has version {found} of the format; this longsam reads version {version}."
         )
     return dict(content)
 
@@ -213,6 +213,8 @@ def temporary_folder(owner: object, prefix: str) -> tuple[Path, Callable[[], obj
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         _remove_if_unused(left)
     folder = Path(tempfile.mkdtemp(prefix=prefix))
+    if fcntl is None:
+        return folder, weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     lock = open(folder / f"{_LOCK}.new", "wb")  # noqa: SIM115 (held as long as the folder)
     _try_to_lock(lock)
     os.replace(folder / f"{_LOCK}.new", folder / _LOCK)  # others see it only when it is locked

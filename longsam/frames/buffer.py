@@ -27,10 +27,10 @@ class FrameBuffer:
     normalized. The buffer holds the frame in use and up to `frames_per_chunk` frames after it (or
     before it, in reverse) as uint8, and normalizes a frame when it is read.
 
-    What is read inside `computing` is read ahead: a thread decodes the next chunk and ends. A chunk
-    is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame that is read
-    outside is decoded on the spot, and what was read ahead stays. No thread runs after `pause` or
-    `close`. Several passes or threads may read one buffer: frames are right, but slower.
+    What is read inside `reading_ahead` is read ahead: a thread decodes the next chunk and ends. A
+    chunk is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame that is
+    read outside is decoded on the spot, and what was read ahead stays. No thread runs after `pause`
+    or `close`. Several passes or threads may read one buffer: frames are right, but slower.
 
     Attributes:
         source: Where frames come from.
@@ -143,10 +143,10 @@ class FrameBuffer:
             return _digest(self._on_the_spot(frame_idx))
 
     @contextmanager
-    def computing(self, direction: int) -> Iterator[None]:
+    def reading_ahead(self, direction: int) -> Iterator[None]:
         """While open, what this thread reads is read ahead.
 
-        Open it for each step of a pass, `with images.computing(1): step = next(steps)`, so that
+        Open it for each step of a pass, `with images.reading_ahead(1): step = next(steps)`, so that
         what the caller reads between two steps does not count. Call `pause` after the last step.
 
         Args:
