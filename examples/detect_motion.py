@@ -3,7 +3,7 @@
     python examples/detect_motion.py                         # a generated video
     python examples/detect_motion.py --video hall.mp4 --checkpoint sam2.1_hiera_large.pt
 
-OpenCV's background subtraction proposes boxes; longsam.autoprompt turns them into objects. Any
+OpenCV's background subtraction proposes boxes; longsam.detections turns them into objects. Any
 callable that returns boxes does instead, such as a trained detector (see detect_yolo.py).
 """
 
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from longsam import build_long_video_predictor
-from longsam.autoprompt import track_detections
+from longsam.detections import track_detections
 from longsam.masks import MaskWriter
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
@@ -88,7 +88,7 @@ def main() -> None:
     first_frame_of: dict[int, int] = {}
     with MaskWriter(options.out / "masks", ("rle", "overlay"), video=video) as writer:
         for frame_idx, obj_ids, mask_logits, _ in track_detections(
-            predictor, video, MotionDetector(), every=options.every
+            predictor, video, MotionDetector(), detect_every=options.every
         ):
             writer.write(frame_idx, obj_ids, mask_logits)
             for obj_id in obj_ids:

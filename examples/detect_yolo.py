@@ -4,7 +4,7 @@
     python examples/detect_yolo.py --video street.mp4 --yolo yolo11n.pt \
         --config configs/sam2.1/sam2.1_hiera_l.yaml --checkpoint sam2.1_hiera_large.pt
 
-After a crash the same command with --resume goes on from the last save.
+After a crash the same command with --resume continues from the last save.
 
 Ultralytics and its weights have a licence of their own (AGPL-3.0), so neither comes with longsam.
 """
@@ -17,8 +17,8 @@ import numpy as np
 import supervision
 from ultralytics import YOLO
 
-from longsam import build_long_video_predictor
-from longsam.autoprompt import resume_detections, track_detections
+from longsam import Autosave, build_long_video_predictor
+from longsam.detections import resume_detections, track_detections
 from longsam.masks import MaskWriter
 from longsam.testing import load_predictor
 
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10, help="ask the detector on each nth frame")
     parser.add_argument("--out", type=Path, default=Path("out/detect_yolo"))
     parser.add_argument("--save-every", type=int, default=500, help="frames; of files only")
-    parser.add_argument("--resume", action="store_true", help="go on from the last save in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the last save in --out"
+    )
     options = parser.parse_args()
 
     detector = YOLO(options.yolo)
@@ -55,19 +57,16 @@ def main() -> None:
         if state is None:  # a new run, or one that ended before its first save
             save.unlink(missing_ok=True)
             writer.drop_after(-1)
-        saves = {}
+        autosave = None
         if Path(options.video).exists():
-            saves = {
-                "save_every": options.save_every,
-                "save_path": save,
-                "before_save": writer.flush,
-            }
+            autosave = Autosave(save, every=options.save_every, before_save=writer.flush)
         if state is None:
             steps = track_detections(
-                predictor, options.video, detect, every=options.every, batch_objects=True, **saves
-            )
+                predictor, options.video, detect, detect_every=options.every,
+                autosave=autosave, batch_objects=True,
+            )  # fmt: skip
         else:
-            steps = resume_detections(predictor, state, detect, **saves)
+            steps = resume_detections(predictor, state, detect, autosave=autosave)
         for frame_idx, obj_ids, mask_logits, labels in steps:
             writer.write(frame_idx, obj_ids, mask_logits)
             for obj_id, label in zip(obj_ids, labels, strict=True):

@@ -30,7 +30,7 @@ import numpy as np
 import ray
 import torch
 
-from longsam import LongVideoPredictor, build_long_video_predictor
+from longsam import Autosave, LongVideoPredictor, build_long_video_predictor
 from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, load_predictor
 
@@ -68,9 +68,8 @@ def track(job: Job, options: argparse.Namespace, board: Any) -> dict[str, Any]:
     first = 0 if writer.last_frame_idx is None else writer.last_frame_idx + 1
     board.note.remote(job["name"], first, state["num_frames"], os.getpid())
     with writer:
-        for frame_idx, obj_ids, mask_logits in propagate(
-            state, save_every=options.save_every, save_path=save_path, before_save=writer.flush
-        ):
+        autosave = Autosave(save_path, every=options.save_every, before_save=writer.flush)
+        for frame_idx, obj_ids, mask_logits in propagate(state, autosave=autosave):
             writer.write(frame_idx, obj_ids, mask_logits)
             if frame_idx % 10 == 0:
                 board.note.remote(job["name"], frame_idx + 1, state["num_frames"], os.getpid())

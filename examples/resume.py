@@ -1,4 +1,4 @@
-"""Kill a run in the middle, go on from its last save, and compare with a run that was not killed.
+"""Kill a run in the middle, resume from its last save, and compare with a run that was not killed.
 
     python examples/resume.py
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from longsam import Autosave
 from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, load_predictor
 
@@ -33,24 +34,24 @@ def start(out: Path, kill_at: int | None = None) -> None:
         predictor.add_new_points_or_box(state, 0, number + 1, points=[click], labels=[1])
     folder = out / ("killed" if kill_at else "whole")
     with MaskWriter(folder) as writer:
-        for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(
-            state, save_every=50, save_path=out / "state.pt", before_save=writer.flush
-        ):
+        autosave = Autosave(out / "state.pt", every=50, before_save=writer.flush)
+        steps = predictor.propagate_in_video(state, autosave=autosave)
+        for frame_idx, obj_ids, mask_logits in steps:
             writer.write(frame_idx, obj_ids, mask_logits)
             if frame_idx == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def go_on(out: Path) -> None:
+def resume(out: Path) -> None:
     """Load the last save and track the rest."""
     predictor = load_predictor()
     state = predictor.load_state(out / "state.pt")
     on_disk = MaskFolder(out / "killed").frames[-1]
     with MaskWriter(out / "killed", resume=state) as writer:
-        print(f"Masks were on disk up to frame {on_disk}; on behind {writer.last_frame_idx}.")
-        for frame_idx, obj_ids, mask_logits in predictor.resume_propagation(
-            state, save_every=50, save_path=out / "state.pt", before_save=writer.flush
-        ):
+        print(f"Masks were on disk up to frame {on_disk}; resuming after {writer.last_frame_idx}.")
+        autosave = Autosave(out / "state.pt", every=50, before_save=writer.flush)
+        steps = predictor.resume_propagation(state, autosave=autosave)
+        for frame_idx, obj_ids, mask_logits in steps:
             writer.write(frame_idx, obj_ids, mask_logits)
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     process.start()
     process.join()
     print(f"The run was killed at frame {options.kill_at} (exit code {process.exitcode}).")
-    go_on(options.out)
+    resume(options.out)
     start(options.out)
 
     killed, whole = (MaskFolder(options.out / name) for name in ("killed", "whole"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from longsam import _upstream
-from longsam._upstream import Output, State
+from longsam._upstream import InferenceState, Output
 
 Group = tuple[int, ...]
 """Object indices."""
@@ -24,11 +24,11 @@ class Batches:
     """The batches of one session.
 
     Args:
-        most: How many objects a batch has at most; None is no limit.
+        max_batch_size: How many objects a batch has at most; None is no limit.
     """
 
-    def __init__(self, most: int | None):
-        self.most = most
+    def __init__(self, max_batch_size: int | None):
+        self.max_batch_size = max_batch_size
         self._frame_idx: int | None = None
         self._answers: dict[int, Answer] = {}  # of this frame, by object index
         # Frames as batches, each with the objects' outputs that it stands for: those that the frame
@@ -42,9 +42,13 @@ class Batches:
         self._before.clear()
         self._now.clear()
 
+    def begin_step(self) -> None:
+        """A pass tracks its next frame: what was computed for another pass is not its answer."""
+        self._answers.clear()
+
     def track(
         self,
-        state: State,
+        state: InferenceState,
         obj_idx: int,
         frame_idx: int,
         reach: int,
@@ -68,13 +72,13 @@ class Batches:
                 past = range(frame_idx + 1, frame_idx + reach + 1)
             group = self._group(state, obj_idx, frame_idx, past)
             output, mask_logits = infer(self._together(state, group, past), len(group))
-            outputs = [_row(output, i) for i in range(len(group))]
+            outputs = [_upstream.row(output, i) for i in range(len(group))]
             for i, member in enumerate(group):
                 self._answers[member] = outputs[i], mask_logits[i : i + 1]
             self._now[group, frame_idx] = outputs, output
         return self._answers.pop(obj_idx)
 
-    def _group(self, state: State, obj_idx: int, frame_idx: int, past: range) -> Group:
+    def _group(self, state: InferenceState, obj_idx: int, frame_idx: int, past: range) -> Group:
         """An object and those after it that are tracked on this frame from the same frames."""
         own = _remembered(state, obj_idx, past)
         alike = [
@@ -84,23 +88,25 @@ class Batches:
             and frame_idx not in _upstream.conditioning_outputs(state, other)
             and _remembered(state, other, past) == own
         ]
-        return (obj_idx, *alike)[: self.most]
+        return (obj_idx, *alike)[: self.max_batch_size]
 
-    def _together(self, state: State, group: Group, past: range) -> dict[str, dict[int, Output]]:
+    def _together(
+        self, state: InferenceState, group: Group, past: range
+    ) -> dict[str, dict[int, Output]]:
         """What a group remembers, as the outputs of one object that is a batch."""
         conditioning, tracked = _remembered(state, group[0], past)
-        return {
-            "cond_frame_outputs": {
+        return _upstream.batch_of_one_output_dict(
+            {
                 f: self._join(
                     group, f, [_upstream.conditioning_outputs(state, i)[f] for i in group]
                 )
                 for f in conditioning
             },
-            "non_cond_frame_outputs": {
+            {
                 f: self._join(group, f, [_upstream.tracked_outputs(state, i)[f] for i in group])
                 for f in tracked
             },
-        }
+        )
 
     def _join(self, group: Group, frame_idx: int, outputs: list[Output]) -> Output:
         """The memories of several objects of one frame as one batch."""
@@ -108,63 +114,12 @@ class Batches:
         if len(known) != len(outputs) or any(
             a is not b for a, b in zip(known, outputs, strict=True)
         ):
-            batch = dict(outputs[0])
-            for name in ("maskmem_features", "obj_ptr"):
-                batch[name] = _stack([output[name] for output in outputs])
-                for i, output in enumerate(outputs):
-                    output[name] = batch[name][i : i + 1]
-            if batch["maskmem_pos_enc"] is not None:  # the same for all
-                batch["maskmem_pos_enc"] = [
-                    encoding[:1].expand(len(outputs), -1, -1, -1)
-                    for encoding in batch["maskmem_pos_enc"]
-                ]
+            batch = _upstream.joined(outputs)
         self._now[group, frame_idx] = outputs, batch
         return batch
 
 
-def _remembered(state: State, obj_idx: int, past: range) -> tuple[list[int], list[int]]:
+def _remembered(state: InferenceState, obj_idx: int, past: range) -> tuple[list[int], list[int]]:
     """The frames a mask is made from: conditioning ones, and tracked ones of the past."""
     tracked = _upstream.tracked_outputs(state, obj_idx)
     return sorted(_upstream.conditioning_outputs(state, obj_idx)), [f for f in past if f in tracked]
-
-
-def _row(output: Output, i: int) -> Output:
-    """One object's part of a batch, as views."""
-    rows = {name: value[i : i + 1] for name, value in output.items() if _is_tensor(value)}
-    if output["maskmem_pos_enc"] is not None:
-        rows["maskmem_pos_enc"] = [encoding[i : i + 1] for encoding in output["maskmem_pos_enc"]]
-    return {**output, **rows}
-
-
-def detach(output: Output) -> None:
-    """Copy an output's tensors out of its batch, whose other objects are not kept."""
-    for name, value in output.items():
-        if _is_tensor(value) and value.untyped_storage().nbytes() > value.nbytes:
-            _wait_for(value)
-            output[name] = value.clone()
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor)
-
-
-def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
-    """Tensors of one row each as one tensor; a view where they lie behind each other in memory."""
-    first = rows[0]
-    size = first.numel()
-    if all(
-        row.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        and row.storage_offset() == first.storage_offset() + i * size
-        and row.stride()[1:] == first.stride()[1:]
-        for i, row in enumerate(rows)
-    ):
-        shape = (len(rows), *first.shape[1:])
-        return first.as_strided(shape, (size, *first.stride()[1:]))
-    _wait_for(first)
-    return torch.cat(rows)
-
-
-def _wait_for(tensor: torch.Tensor) -> None:
-    """Upstream offloads with non_blocking=True: what lies on the host may still be on its way."""
-    if not tensor.is_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()

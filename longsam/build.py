@@ -5,13 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.build_sam import (
-    HF_MODEL_ID_TO_FILENAMES,
-    build_sam2_video_predictor,
-    build_sam2_video_predictor_hf,
-)
 
-from longsam.predictor import LongVideoPredictor, LongVideoPredictorVOS
+from longsam._installed_sam2 import build_sam
+from longsam.predictor import LongVideoPredictor, best_device
 
 
 def build_long_video_predictor(
@@ -45,13 +41,13 @@ def build_long_video_predictor(
             f"There is no checkpoint at {ckpt_path}. Meta's are listed at "
             "https://github.com/facebookresearch/sam2#download-checkpoints."
         )
-    predictor: LongVideoPredictor = build_sam2_video_predictor(
+    predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor(
         config_file,
         ckpt_path,
-        device=device or _best_device(),
+        device=device or best_device(),
         mode=mode,
         hydra_overrides_extra=[
-            _target(LongVideoPredictor, vos_optimized),
+            LongVideoPredictor.as_target(vos_optimized),
             *hydra_overrides_extra,
         ],
         apply_postprocessing=apply_postprocessing,
@@ -60,47 +56,3 @@ def build_long_video_predictor(
     )
     predictor.name = f"{config_file} with {ckpt_path or 'random weights'}"
     return predictor
-
-
-def build_from_hub(
-    cls: type[LongVideoPredictor],
-    model_id: str,
-    *,
-    device: str | torch.device | None = None,
-    hydra_overrides_extra: Sequence[str] = (),
-    vos_optimized: bool = False,
-    **kwargs: Any,
-) -> LongVideoPredictor:
-    """What `LongVideoPredictor.from_pretrained` does, for it and its subclasses."""
-    if model_id not in HF_MODEL_ID_TO_FILENAMES:
-        raise ValueError(
-            f"{model_id!r} is no released SAM 2 model; upstream knows "
-            f"{', '.join(HF_MODEL_ID_TO_FILENAMES)}."
-        )
-    try:
-        import huggingface_hub  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "from_pretrained needs huggingface_hub: `pip install huggingface_hub`. Or download the "
-            "checkpoint and use build_long_video_predictor."
-        ) from error
-    predictor: LongVideoPredictor = build_sam2_video_predictor_hf(
-        model_id,
-        device=device or _best_device(),
-        hydra_overrides_extra=[_target(cls, vos_optimized), *hydra_overrides_extra],
-        vos_optimized=vos_optimized,
-        **kwargs,
-    )
-    predictor.name = model_id
-    return predictor
-
-
-def _target(cls: type[LongVideoPredictor], vos_optimized: bool) -> str:
-    """The override that makes upstream's builder instantiate our class; it wins over its own."""
-    if vos_optimized and cls is LongVideoPredictor:
-        cls = LongVideoPredictorVOS
-    return f"++model._target_={cls.__module__}.{cls.__qualname__}"
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

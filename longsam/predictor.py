@@ -1,46 +1,33 @@
 """LongVideoPredictor: what differs from upstream's SAM2VideoPredictor, and nothing else."""
 
 import os
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from datetime import timedelta
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
-from longsam import _upstream, memory, saving
-from longsam._upstream import State
-from longsam.frames import (
-    EndOfStreamError,
-    EndOfVideoError,
-    FrameBuffer,
-    ImageFiles,
-    LiveBuffer,
-    LiveVideo,
-    Reader,
-    open_source,
+from longsam import _upstream, checks, encoding, notices, opening, propagation, saving
+from longsam._installed_sam2 import (
+    SAM2VideoPredictor,
+    SAM2VideoPredictorVOS,
+    build_sam,
+    check_once,
 )
-from longsam.snapshots import Snapshots
-
-FRAMES_PER_CHUNK = 32
-"""Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
-
+from longsam.frames import LiveBuffer, Reader
+from longsam.options import FRAMES_PER_CHUNK, Autosave, Options, Snapshots
+from longsam.propagation import Step
+from longsam.session import Pass, State, session_of
 
 MemoryBanks = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-
-Step = tuple[int, list[Any], torch.Tensor]
-"""Frame index, object ids, mask logits."""
 
 
 class LongVideoPredictor(SAM2VideoPredictor):
     """SAM 2's video predictor for video of any length, at constant memory.
 
     It is upstream's `SAM2VideoPredictor` with the same calls and the same masks. Frames are decoded
-    as they are needed, and after each tracked frame all is forgotten that will not be read again.
+    as they are needed, and after each frame what lies outside the memory window is forgotten.
     Build it with `build_long_video_predictor` or `from_pretrained`.
     """
 
@@ -48,24 +35,60 @@ class LongVideoPredictor(SAM2VideoPredictor):
     """What messages call the model; the builders set it to config and checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any):
+        check_once()
         super().__init__(*args, **kwargs)
         self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "LongVideoPredictor":
+    def from_pretrained(
+        cls,
+        model_id: str,
+        *,
+        device: str | torch.device | None = None,
+        hydra_overrides_extra: Sequence[str] = (),
+        vos_optimized: bool = False,
+        **kwargs: Any,
+    ) -> "LongVideoPredictor":
         """Load a released model from the Hugging Face hub (needs the extra `longsam[hub]`).
 
         Args:
             model_id: For instance "facebook/sam2.1-hiera-large".
-            **kwargs: As in `build_long_video_predictor`, except config and checkpoint.
+            device: As in `build_long_video_predictor`, and so are the others.
+            hydra_overrides_extra: See there.
+            vos_optimized: See there.
+            **kwargs: See there.
 
         Raises:
             ValueError: Upstream knows no model of this name.
             ImportError: huggingface_hub is not installed.
         """
-        from longsam.build import build_from_hub  # which imports this module
+        if model_id not in build_sam.HF_MODEL_ID_TO_FILENAMES:
+            raise ValueError(
+                f"{model_id!r} is not a released SAM 2 model; upstream knows "
+                f"{', '.join(build_sam.HF_MODEL_ID_TO_FILENAMES)}."
+            )
+        try:
+            import huggingface_hub  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "from_pretrained needs huggingface_hub: `pip install huggingface_hub`. Or download "
+                "the checkpoint and use build_long_video_predictor."
+            ) from error
+        predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor_hf(
+            model_id,
+            device=device or best_device(),
+            hydra_overrides_extra=[cls.as_target(vos_optimized), *hydra_overrides_extra],
+            vos_optimized=vos_optimized,
+            **kwargs,
+        )
+        predictor.name = model_id
+        return predictor
 
-        return build_from_hub(cls, model_id, **kwargs)
+    @classmethod
+    def as_target(cls, vos_optimized: bool) -> str:
+        """The override that lets upstream's builder make this class; it wins over its own."""
+        made = LongVideoPredictorVOS if vos_optimized and cls is LongVideoPredictor else cls
+        return f"++model._target_={made.__module__}.{made.__qualname__}"
 
     @torch.inference_mode()
     def init_state(
@@ -80,15 +103,13 @@ class LongVideoPredictor(SAM2VideoPredictor):
         reader: Reader = "av",
         max_prompt_frames: int | None = None,
         memory_bank: MemoryBanks = None,
-        snapshot_every: int | None = None,
-        snapshot_dir: str | os.PathLike[str] | None = None,
-        max_snapshot_bytes: int | None = None,
+        snapshots: Snapshots | None = None,
         batch_objects: bool | int = False,
         frames_per_encode: int = 1,
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
-        Written anew because upstream's calls `load_video_frames`, which loads all frames, with no
+        Written again because upstream's calls `load_video_frames`, which loads all frames, with no
         hook in between:
         https://github.com/facebookresearch/sam2/blob/2b90b9f5ceec907a1c18123530e92e794ad901a4/sam2/sam2_video_predictor.py#L43
 
@@ -106,12 +127,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 and the last bit of a mask may depend on it.
             memory_window: How many of the frames tracked last are remembered, besides the frames
                 with prompts and those around the start of the last pass. None means
-                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): tracking on
+                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): continuing
                 is exact, and so is a correction on any of the last `reach + 1` frames. `reach`
                 (15) is the least that tracks exactly; below it masks differ from upstream's.
             frames_per_chunk: How many frames are decoded ahead at most, uint8, 3 MiB each at
                 1024 x 1024. More make reading in reverse faster. Of a live source so many frames
-                behind the current one are held, and can be prompted.
+                before the current one are held, and can be prompted.
             reader: What decodes video files. "av" (PyAV) gives the pixels upstream sees, in one
                 sequential pass. "decord" reads in chunks; slower and heavier, and it refuses files
                 in which decord gives wrong frames after a seek.
@@ -121,23 +142,17 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 with them.
             memory_bank: Objects known from other videos: a file of `save_memory_bank`, or a list of
                 them. They are tracked from frame 0 on without a prompt.
-            snapshot_every: Keep a snapshot of the session on disk at the start of each pass and
-                after every so many frames, so that `rewind` can go back. Each is as large as a save
-                (23 MiB an object at 1024 x 1024).
-            snapshot_dir: The folder for them, of this session alone: snapshots that others have
-                left there are removed when a pass starts. A session that is saved and loaded again
-                finds its own there. None is a temporary folder that goes with the session.
-            max_snapshot_bytes: How much disk they may take; beyond it every second one is dropped,
-                and then those of the oldest passes. None is no bound.
+            snapshots: What is kept on disk so that `rewind` can go back; None keeps nothing.
             batch_objects: Track objects that remember the same frames (those first prompted on the
-                same frame) as one batch, of at most so many objects; True is no limit. Faster, and
-                not bit for bit the same: logits differ by rounding.
+                same frame) as one batch, of at most this many objects; True is no limit. Faster,
+                and not bit for bit the same: logits differ by rounding.
             frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
                 2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
                 1024 x 1024, and logits differ by rounding.
 
         Returns:
-            The inference state, with upstream's keys and one of ours.
+            The inference state: a dict with upstream's keys and one of ours. It can be used in
+            `with`, and closed with `close`.
 
         Raises:
             FileNotFoundError: There is no such file or folder.
@@ -145,63 +160,25 @@ class LongVideoPredictor(SAM2VideoPredictor):
             RuntimeError: The first frame cannot be read.
             ImportError: reader="decord" without decord.
         """
-        for name, number in (
-            ("frames_per_chunk", frames_per_chunk),
-            ("frames_per_encode", frames_per_encode),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} is {number!r}; it must be a whole number, at least 1.")
-        remembered = memory.new_memory(self, memory_window)
-        remembered.max_prompt_frames = memory.checked_max_prompt_frames(max_prompt_frames)
-        remembered.batches = memory.checked_batches(self, batch_objects)
-        remembered.frames_per_encode = frames_per_encode
-        if snapshot_every is not None:
-            folder = None if snapshot_dir is None else Path(snapshot_dir)
-            remembered.snapshots = Snapshots(folder, snapshot_every, max_snapshot_bytes)
-        source = open_source(
-            video_path, self.image_size, reader=reader, frames_per_chunk=frames_per_chunk
-        )
-        in_float64 = async_loading_frames and isinstance(source, ImageFiles)
-        device = torch.device("cpu") if offload_video_to_cpu or in_float64 else self.device
-        if isinstance(source, LiveVideo):
-            if remembered.snapshots is not None:
-                raise ValueError(f"{source.name} is live: there is no going back, so no snapshots.")
-            if frames_per_encode > 1:
-                raise ValueError(
-                    f"frames_per_encode is {frames_per_encode}, but {source.name} is live: its "
-                    "frames come one at a time. Leave it out."
-                )
-            images: FrameBuffer = LiveBuffer(source, self.image_size, frames_per_chunk, device)
-        else:
-            dtype = torch.float64 if in_float64 else torch.float32
-            images = FrameBuffer(source, self.image_size, frames_per_chunk, device, dtype)
-        state = _upstream.new_state(
-            images,
-            source.frame_size,
-            self.device,
+        options = Options(
             offload_video_to_cpu=offload_video_to_cpu,
             offload_state_to_cpu=offload_state_to_cpu,
+            async_loading_frames=async_loading_frames,
+            memory_window=memory_window,
+            frames_per_chunk=frames_per_chunk,
+            reader=reader,
+            max_prompt_frames=max_prompt_frames,
+            snapshots=snapshots,
+            batch_objects=batch_objects,
+            frames_per_encode=frames_per_encode,
         )
-        state[memory.KEY] = remembered
-        remembered.settings = {
-            "offload_video_to_cpu": offload_video_to_cpu,
-            "offload_state_to_cpu": offload_state_to_cpu,
-            "async_loading_frames": async_loading_frames,
-            "memory_window": memory_window,
-            "frames_per_chunk": frames_per_chunk,
-            "reader": reader,
-            "max_prompt_frames": max_prompt_frames,
-            "snapshot_every": snapshot_every,
-            "snapshot_dir": None if snapshot_dir is None else os.path.abspath(snapshot_dir),
-            "max_snapshot_bytes": max_snapshot_bytes,
-            "batch_objects": batch_objects,
-            "frames_per_encode": frames_per_encode,
-        }
-        for bank in (
-            [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else (memory_bank or [])
-        ):
-            saving.load_bank(self, state, bank)
-        self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
+        paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
+        banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]
+        state = opening.new_state(self, video_path, options)
+        with opening.closed_if_it_fails(state, video_path):
+            for path, bank in banks:
+                saving.add_bank(state, path, bank, partial(self._obj_id_to_idx, state))
+            self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
         return state
 
     def propagate_in_video(
@@ -211,136 +188,69 @@ class LongVideoPredictor(SAM2VideoPredictor):
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
         *,
-        save_every: int | timedelta | None = None,
-        save_path: str | os.PathLike[str] | None = None,
-        before_save: Callable[[], object] | None = None,
+        autosave: Autosave | None = None,
+        progress_bar: bool | None = None,
     ) -> Generator[Step, None, None]:
-        """Track all objects through the video, as upstream does, and forget behind.
+        """Track all objects through the video as upstream does, and forget each frame in time.
 
         Args:
             inference_state: From `init_state`, with at least one prompt for each object.
-            start_frame_idx: Where to start; None is the first conditioning frame.
+            start_frame_idx: Where to start; None is the first conditioning frame. After a
+                correction on frame f give f + 1 (in reverse f - 1): as in upstream, a pass that
+                comes by a corrected frame replaces the correction. The corrected mask itself is
+                what the prompt's call has returned.
             max_frame_num_to_track: Up to so many frames after the first; None is all.
             reverse: Track towards frame 0.
-            save_every: Save the state after the first frame, and then after so many frames, or so
-                much time. It is saved when the caller asks for the next frame, and so has dealt
-                with those before.
-            save_path: Where to; see `save_state`.
-            before_save: Called before each save. Give the `flush` of a `MaskWriter`, so that no
-                frame is in the save whose masks are not on disk.
+            autosave: Save the state after the first frame and then every so often.
+            progress_bar: Whether upstream's bar is drawn; None draws it unless the source is live.
 
         Yields:
             (frame_idx, object ids, mask logits), the logits float32, num_objects x 1 x height x
             width of the video, on the model's device; above 0 is the object.
 
         Raises:
-            RuntimeError: No prompt was given, or a frame cannot be read. Masks yielded before are
-                good, and a pass may be started again from a later frame.
-            ValueError: `start_frame_idx` is outside the video, or `save_every` comes without
-                `save_path` or is not positive.
+            RuntimeError: No prompt was given, or a frame cannot be read, or an object was removed
+                or the state reset while the pass was open. Masks yielded before are good, and a
+                pass may be started again from a later frame.
+            ValueError: `start_frame_idx` is outside the video, or autosave was asked for and the
+                state cannot be saved.
 
-        Of a live source the pass ends when the source does; prompts that are given between two
-        yields count from the next frame on, and None starts behind the last frame tracked where
-        the first conditioning frame is no longer held.
+        Several passes may be open at once; each continues as upstream's would. Of a live source the
+        pass ends when the source does; prompts that are given between two yields count from the
+        next frame on, and None starts after the last frame tracked where the first conditioning
+        frame is no longer held.
         """
         images = _upstream.images(inference_state)
-        if start_frame_idx is not None:
-            _check_is_index(start_frame_idx, "start_frame_idx")
-            images.check_start(start_frame_idx)
-        passes = self._propagate_live if isinstance(images, LiveBuffer) else self._propagate
-        steps = passes(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
-        return saving.saved(self, inference_state, steps, save_every, save_path, before_save)
-
-    def _propagate(
-        self,
-        inference_state: State,
-        start_frame_idx: int | None,
-        max_frame_num_to_track: int | None,
-        reverse: bool,
-        goes_on: bool = False,
-    ) -> Generator[Step, None, None]:
-        # Encodes what was prompted; upstream's own call to it below then finds nothing to do. Done
-        # here so that only the frames of the pass itself are read ahead.
-        self.propagate_in_video_preflight(inference_state)
-        start = start_frame_idx
-        if start is None:
-            start = _upstream.default_start(inference_state)
-        tracked = self._tracked(inference_state, start, max_frame_num_to_track, reverse, goes_on)
-        snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
-        if snapshots is not None:
-            save = partial(self.save_state, inference_state)
-            tracked = snapshots.taken(tracked, start, save, reverse=reverse)
-        yield from tracked
-
-    def _tracked(
-        self,
-        inference_state: State,
-        start_frame_idx: int,
-        max_frame_num_to_track: int | None,
-        reverse: bool,
-        goes_on: bool,
-    ) -> Generator[Step, None, None]:
-        """Upstream's pass, its frames read ahead and what it leaves behind forgotten."""
-        steps = super().propagate_in_video(
-            inference_state, start_frame_idx, max_frame_num_to_track, reverse
+        start, num_left = start_frame_idx, None
+        if start is not None:
+            start = checks.index(start, "start_frame_idx")
+            images.check_start(start)
+        if max_frame_num_to_track is not None:
+            num_left = checks.index(max_frame_num_to_track, "max_frame_num_to_track") + 1
+        run = self._begin_autosave(inference_state, autosave)
+        if isinstance(images, LiveBuffer):
+            return propagation.propagate_live(
+                self, inference_state, start, num_left, reverse=reverse,
+                progress_bar=bool(progress_bar),
+            )  # fmt: skip
+        return propagation.propagate(
+            self,
+            inference_state,
+            start,
+            num_left,
+            reverse=reverse,
+            autosave=run,
+            progress_bar=progress_bar is not False,
         )
-        memory.warn_of_forgotten_past(inference_state, start_frame_idx, reverse=reverse)
-        batches = inference_state[memory.KEY].batches
-        if batches is not None:
-            batches.clear()  # an earlier pass may have failed halfway through a frame
-        starts_pass = not goes_on
-        left = max_frame_num_to_track
-        with closing(_upstream.images(inference_state).serve(steps, reverse=reverse)) as served:
-            try:
-                for frame_idx, obj_ids, mask_logits in served:
-                    memory.forget(
-                        inference_state, frame_idx, starts_pass=starts_pass, reverse=reverse
-                    )
-                    starts_pass = False
-                    left = None if left is None else left - 1
-                    memory.note_stop(inference_state, frame_idx, left, reverse=reverse)
-                    yield frame_idx, obj_ids, mask_logits
-            except EndOfStreamError:
-                return
-            except EndOfVideoError as end:
-                warnings.warn(f"{end} The pass ends there.", stacklevel=3)
-
-    def _propagate_live(
-        self,
-        inference_state: State,
-        start_frame_idx: int | None,
-        max_frame_num_to_track: int | None,
-        reverse: bool,
-    ) -> Generator[Step, None, None]:
-        """One pass after another: what is prompted between two yields counts from the next on."""
-        self.propagate_in_video_preflight(inference_state)
-        if start_frame_idx is None:
-            start_frame_idx = memory.live_start(inference_state)
-        left = max_frame_num_to_track
-        while left is None or left >= 0:
-            steps = self._propagate(inference_state, start_frame_idx, left, reverse)
-            for frame_idx, obj_ids, mask_logits in steps:
-                objects = list(obj_ids)
-                yield frame_idx, obj_ids, mask_logits
-                left = None if left is None else left - 1
-                if _upstream.is_prompted_anew(inference_state, objects):
-                    start_frame_idx = frame_idx + (-1 if reverse else 1)
-                    break
-            else:
-                return
-            steps.close()
-            if not any(_upstream.objects(inference_state)):
-                return  # the caller has removed the last object
 
     def resume_propagation(
         self,
         inference_state: State,
         *,
-        save_every: int | timedelta | None = None,
-        save_path: str | os.PathLike[str] | None = None,
-        before_save: Callable[[], object] | None = None,
+        autosave: Autosave | None = None,
+        progress_bar: bool | None = None,
     ) -> Generator[Step, None, None]:
-        """Go on where the last pass over this state stopped, as if it had not.
+        """Continue the pass that tracked a frame last where it stopped, as if it had not.
 
         The pass may have ended by itself, been left with `break`, or been killed after the state
         was saved. Direction and `max_frame_num_to_track` are those of that pass; the arguments are
@@ -352,21 +262,38 @@ class LongVideoPredictor(SAM2VideoPredictor):
         Raises:
             RuntimeError: There was no pass.
         """
-        stop = memory.where_stopped(inference_state)
-        steps = self._go_on(inference_state, *stop)
-        return saving.saved(self, inference_state, steps, save_every, save_path, before_save)
+        is_live = isinstance(_upstream.images(inference_state), LiveBuffer)
+        return propagation.resume(
+            self,
+            inference_state,
+            autosave=self._begin_autosave(inference_state, autosave),
+            progress_bar=not is_live if progress_bar is None else progress_bar,
+        )
 
-    def _go_on(
-        self, inference_state: State, start: int | None, left: int | None, reverse: bool
+    def _begin_autosave(self, state: State, autosave: Autosave | None) -> Any:
+        if autosave is None:
+            return None
+        saving.check_can_be_saved(state)
+        return autosave.begin(partial(self.save_state, state))
+
+    def upstream_pass(
+        self, state: _upstream.InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
     ) -> Generator[Step, None, None]:
-        """The rest of a pass, of which frame `start` comes next; None: it was over."""
-        if start is None:
+        """Upstream's own generator, from where a pass is; called by the one loop."""
+        most = None if current.num_left is None else current.num_left - 1
+        start = current.next_frame_idx
+        if not (resumed and current.reverse and start == 0):
+            steps = super().propagate_in_video(state, start, most, current.reverse)
+            with _upstream.progress_bar(is_drawn=progress_bar):
+                first = next(steps, None)
+            if first is not None:
+                yield first
+                yield from steps
             return
-        if start > 0 or not reverse:
-            yield from self._propagate(inference_state, start, left, reverse, goes_on=True)
-            return
-        steps = self._propagate(inference_state, 1, 1, reverse, goes_on=True)
-        next(steps)  # upstream tracks nothing in reverse from frame 0: frame 1 once more
+        # Upstream tracks nothing in reverse from frame 0: let it start at frame 1 once more.
+        steps = super().propagate_in_video(state, 1, 1, True)
+        with _upstream.progress_bar(is_drawn=False), _upstream.frame_unchanged(state, 1):
+            next(steps)
         yield from steps
 
     def save_state(self, inference_state: State, path: str | os.PathLike[str]) -> None:
@@ -381,54 +308,68 @@ class LongVideoPredictor(SAM2VideoPredictor):
             path: The file; its folder must exist.
 
         Raises:
-            ValueError: The source is live, or an object's id is of another type.
+            ValueError: The source is live, or something is of a type that cannot be saved.
             OSError: It cannot be written; the file that was there is as it was.
         """
-        saving.save(self, inference_state, path)
+        saving.write_state(inference_state, Path(path), self)
 
-    def load_state(self, path: str | os.PathLike[str], video_path: Any = None) -> State:
+    def load_state(
+        self,
+        path: str | os.PathLike[str],
+        video_path: Any = None,
+        *,
+        snapshots: str | os.PathLike[str] | None = None,
+    ) -> State:
         """Read a state that `save_state` has written, with the same model and video.
 
-        `resume_propagation` then goes on where its pass stopped, with the masks of a run that was
-        never interrupted. No code is loaded (`torch.load(weights_only=True)`).
+        `resume_propagation` then continues where its pass stopped, with the masks of a run that was
+        never interrupted. The file may come from somebody else: no code is loaded from it, a video
+        that it names is opened only if it is a file or folder on this machine, and nothing outside
+        the snapshots' folder is written or removed.
 
         Args:
             path: The file.
-            video_path: Where the video is now; None is where it was. An array must be given again.
+            video_path: Where the video is now; None is where it was. An array or a URL must be
+                given again.
+            snapshots: The folder of the session's snapshots. None is where they were, if that is a
+                folder beside `path`.
 
         Raises:
             FileNotFoundError: There is no such file, or no video where it was.
             ValueError: It is no saved state, or one of another model or video; both are named.
         """
-        return saving.load(self, path, video_path)
+        saved = saving.read_state(Path(path), self)
+        options = saving.options_of(saved, Path(path), snapshots)
+        video = saving.video_of(saved, Path(path)) if video_path is None else video_path
+        state = self.init_state(video, **options.given())
+        with opening.closed_if_it_fails(state, video):
+            saving.restore(state, saved, Path(path))
+        return state
 
+    @torch.inference_mode()
     def rewind(self, inference_state: State, frame_idx: int) -> None:
-        """Go back to a frame that was tracked, so that a correction there is exactly upstream's.
+        """Remember a frame and its neighbours as upstream would, which forgets nothing.
 
-        What was forgotten around the frame is made again: the snapshot before it is loaded, and the
-        frames up to it are tracked as they were. Prompts given since then stay. Correct the frame
-        next, and track on with `propagate_in_video(state, start_frame_idx=frame_idx)`.
+        What was forgotten within `reach + 1` frames of it is tracked again, from the snapshot
+        before; nothing that is still there is changed, and prompts given since stay. A correction
+        on the frame, and a pass from the frame after it, then give upstream's masks bit for bit.
+        Rewind to the frame where the next pass starts last.
 
         Args:
-            inference_state: From `init_state` with `snapshot_every`.
-            frame_idx: The frame. Of passes that have tracked it the latest counts.
+            inference_state: From `init_state` with `snapshots`.
+            frame_idx: The frame.
 
         Raises:
-            ValueError: There are no snapshots, or none before this frame.
+            ValueError: The session keeps no snapshots, or the one that is needed is not there.
+            FileNotFoundError: Its file is gone.
         """
-        _check_frame_idx(inference_state, frame_idx, "frame_idx")
-        snapshots: Snapshots | None = inference_state[memory.KEY].snapshots
-        if snapshots is None:
+        frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
+        if session_of(inference_state).history is None:
             raise ValueError(
-                "This session keeps no snapshots to go back to: give init_state snapshot_every."
+                "This session keeps no snapshots to go back to: give init_state "
+                "snapshots=longsam.Snapshots()."
             )
-        tracked, nearest = snapshots.find(frame_idx)
-        old = saving.restored(self, inference_state, tracked.snapshots[nearest])
-        start, left = nearest + tracked.step, abs(frame_idx - nearest) - 1
-        with _upstream.no_progress_bar():
-            for _ in self._go_on(old, start, left, tracked.reverse):
-                pass
-        memory.go_back(inference_state, old, frame_idx, reverse=tracked.reverse)
+        propagation.rewind(self, inference_state, frame_idx)
 
     def save_memory_bank(
         self,
@@ -451,7 +392,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
             RuntimeError: An object has no prompt.
         """
         self.propagate_in_video_preflight(inference_state)
-        saving.save_bank(self, inference_state, path, obj_ids)
+        which = None if obj_ids is None else [checks.obj_id(obj_id) for obj_id in obj_ids]
+        saving.write_bank(inference_state, Path(path), self, which)
+
+    def check_can_be_saved(self, inference_state: State) -> None:
+        """Refuse a state that `save_state` would refuse, before hours are spent on it.
+
+        Raises:
+            ValueError: The source is live, or an object's id is neither an integer nor a string.
+        """
+        saving.check_can_be_saved(inference_state)
 
     def advance(self, inference_state: State) -> int:
         """Wait for the next frame of a live source without tracking anything on it.
@@ -470,6 +420,28 @@ class LongVideoPredictor(SAM2VideoPredictor):
             )
         return images.advance()
 
+    def close(self, inference_state: State) -> None:
+        """Stop decoding and release the video; masks already yielded stay good."""
+        inference_state.close()
+
+    def memory_usage(self, inference_state: State) -> dict[str, dict[str, int]]:
+        """What the state holds, in bytes.
+
+        Returns:
+            By kind ("memory_features", "masks", "object_pointers", "prompts", "cached_features",
+            "frame_buffer" and their "total"), then by device ("cpu", "cuda:0"). The model and the
+            decoder's own memory are not in it.
+        """
+        return _upstream.bytes_by_kind(inference_state)
+
+    # Upstream's calls, with what we note of them ----------------------------------------------
+
+    def propagate_in_video_preflight(self, inference_state: State) -> None:
+        """Upstream's call; prompts that it takes up change what is remembered."""
+        if _upstream.has_waiting_prompts(inference_state):
+            session_of(inference_state).changed()
+        super().propagate_in_video_preflight(inference_state)
+
     def add_new_points_or_box(
         self,
         inference_state: State,
@@ -484,12 +456,15 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """Upstream's call; on a frame that was forgotten it warns (see README, Exactness).
 
         Raises:
-            ValueError: `frame_idx` is outside the video, or upstream refuses the prompt.
+            ValueError: `frame_idx` is outside the video, or the prompt is refused. The state is
+                then as it was.
         """
-        _check_frame_idx(inference_state, frame_idx, "frame_idx")
-        memory.warn_of_forgotten_prompt(inference_state, obj_id, frame_idx)
-        with self._no_object_left_if_refused(inference_state, obj_id):
-            return super().add_new_points_or_box(  # type: ignore[no-any-return]
+        frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
+        obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
+        checks.points(points, labels, box)
+        with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
+            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+            step: Step = super().add_new_points_or_box(
                 inference_state,
                 frame_idx,
                 obj_id,
@@ -499,6 +474,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 normalize_coords,
                 box,
             )
+        if was_forgotten:
+            session_of(inference_state).memory.told.add((obj_id, frame_idx))
+        return step
 
     def add_new_mask(
         self, inference_state: State, frame_idx: int, obj_id: Any, mask: Any
@@ -506,14 +484,30 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """Upstream's call; on a frame that was forgotten it warns (see README, Exactness).
 
         Raises:
-            ValueError: `frame_idx` is outside the video.
+            ValueError: `frame_idx` is outside the video. The state is then as it was.
         """
-        _check_frame_idx(inference_state, frame_idx, "frame_idx")
-        memory.warn_of_forgotten_prompt(inference_state, obj_id, frame_idx)
-        with self._no_object_left_if_refused(inference_state, obj_id):
-            return super().add_new_mask(  # type: ignore[no-any-return]
-                inference_state, frame_idx, obj_id, mask
-            )
+        frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
+        obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
+        with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
+            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+            step: Step = super().add_new_mask(inference_state, frame_idx, obj_id, mask)
+        if was_forgotten:
+            session_of(inference_state).memory.told.add((obj_id, frame_idx))
+        return step
+
+    def clear_all_prompts_in_frame(
+        self, inference_state: State, frame_idx: int, obj_id: Any, need_output: bool = True
+    ) -> Any:
+        """Upstream's call; what the model made of the prompts is kept until it is replaced."""
+        frame_idx = checks.index(frame_idx, "frame_idx")
+        obj_id = checks.obj_id(obj_id)
+        result = super().clear_all_prompts_in_frame(inference_state, frame_idx, obj_id, need_output)
+        session = session_of(inference_state)
+        session.changed()
+        obj_idx = _upstream.object_idx(inference_state, obj_id)
+        if obj_idx is not None and frame_idx in _upstream.tracked_outputs(inference_state, obj_idx):
+            session.memory.note_cleared(obj_id, frame_idx)
+        return result
 
     def remove_object(
         self, inference_state: State, obj_id: Any, strict: bool = False, need_output: bool = True
@@ -524,97 +518,62 @@ class LongVideoPredictor(SAM2VideoPredictor):
             The remaining object ids, and (frame_idx, mask logits) of the frames on which the
             removed object had prompts, except those that are forgotten for a remaining object.
         """
+        obj_id = checks.obj_id(obj_id)
+        is_known = _upstream.object_idx(inference_state, obj_id) is not None
         obj_ids, updated = super().remove_object(inference_state, obj_id, strict, need_output)
-        memory.forget_objects(inference_state)
+        session = session_of(inference_state)
+        if is_known:
+            session.objects_removed(inference_state)
         return obj_ids, [
             (frame_idx, mask_logits)
             for frame_idx, mask_logits in updated
             if not any(
-                memory.is_forgotten(inference_state, obj_id, frame_idx) for obj_id in obj_ids
+                session.memory.is_forgotten(inference_state, other, frame_idx) for other in obj_ids
             )
         ]
 
     def reset_state(self, inference_state: State) -> None:
         """Upstream's call, and what is noted of the objects goes too."""
         super().reset_state(inference_state)
-        memory.forget_objects(inference_state)
+        session_of(inference_state).objects_removed(inference_state)
 
-    def memory_usage(self, inference_state: State) -> dict[str, dict[str, int]]:
-        """What the state holds, in bytes.
-
-        Returns:
-            By kind ("memory_features", "masks", "object_pointers", "prompts", "cached_features",
-            "frame_buffer" and their "total"), then by device ("cpu", "cuda:0"). The model and the
-            decoder's own memory are not in it.
-        """
-        return memory.bytes_by_kind(inference_state)
+    # Upstream's own methods ---------------------------------------------------------------------
 
     def _run_single_frame_inference(
         self,
-        inference_state: State,
+        inference_state: _upstream.InferenceState,
         output_dict: dict[str, Any],
         frame_idx: int,
         batch_size: int,
         **inputs: Any,
     ) -> tuple[dict[str, Any], torch.Tensor]:
         """Upstream's, for all objects at once that remember the same frames (`batch_objects`)."""
-        remembered: memory.Memory = inference_state[memory.KEY]
+        session = session_of(inference_state)
         is_prompted = inputs["point_inputs"] is not None or inputs["mask_inputs"] is not None
         infer = partial(
             super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
         )
-        if remembered.batches is None or is_prompted:
+        if session.batches is None or is_prompted:
             return infer(output_dict=output_dict, batch_size=batch_size)  # type: ignore[no-any-return]
-        return remembered.batches.track(
+        return session.batches.track(
             inference_state,
             _upstream.index_of_outputs(inference_state, output_dict),
             frame_idx,
-            remembered.reach,
+            session.memory.reach,
             lambda together, size: infer(output_dict=together, batch_size=size),
             reverse=inputs["reverse"],
         )
 
-    def _get_image_feature(self, inference_state: State, frame_idx: int, batch_size: int) -> Any:
+    def _get_image_feature(
+        self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int
+    ) -> Any:
         """Upstream's, for the next frames of a pass at once (`frames_per_encode`)."""
-        if frame_idx not in inference_state["cached_features"]:
-            frames = memory.frames_to_encode(inference_state, frame_idx)
-            if len(frames) > 1:
-                self._encode(inference_state, frames)
+        at_once = session_of(inference_state).options.frames_per_encode
+        encoding.encode_ahead(inference_state, frame_idx, at_once, self.forward_image)
         return super()._get_image_feature(inference_state, frame_idx, batch_size)
 
-    def _encode(self, inference_state: State, frames: range) -> None:
-        """Put the features of several frames where upstream looks for them."""
-        images = {}
-        for frame_idx in frames:
-            try:
-                images[frame_idx] = _upstream.images(inference_state)[frame_idx]
-            except Exception:  # whatever it is, the pass meets it when it comes there
-                break
-        if not images:
-            return
-        together = sorted(images)
-        device = inference_state["device"]
-        batch = torch.stack([images[frame_idx].to(device).float() for frame_idx in together])
-        inference_state["cached_features"] = {}
-        features = _upstream.split_features(self.forward_image(batch))
-        inference_state["cached_features"] = {
-            frame_idx: (batch[i : i + 1], of_frame)
-            for i, (frame_idx, of_frame) in enumerate(zip(together, features, strict=True))
-        }
-
-    @contextmanager
-    def _no_object_left_if_refused(self, inference_state: State, obj_id: Any) -> Iterator[None]:
-        """Upstream adds an object before it looks at its prompt; take it back if that fails."""
-        is_new = _upstream.object_idx(inference_state, obj_id) is None
-        try:
-            yield
-        except Exception:
-            if is_new:
-                self.remove_object(inference_state, obj_id, need_output=False)
-            raise
-
     def _clear_obj_non_cond_mem_around_input(
-        self, inference_state: State, frame_idx: int, obj_idx: int
+        self, inference_state: _upstream.InferenceState, frame_idx: int, obj_idx: int
     ) -> None:
         """The method that upstream calls under `clear_non_cond_mem_around_input` and lacks.
 
@@ -626,12 +585,26 @@ class LongVideoPredictor(SAM2VideoPredictor):
         self._clear_non_cond_mem_around_input(
             _upstream.only_object(inference_state, obj_idx), frame_idx
         )
+        obj_id = dict(_upstream.objects(inference_state))[obj_idx]
+        session_of(inference_state).memory.note_erased(
+            obj_id, _upstream.erased_by_clearing(self, frame_idx)
+        )
         if correction is not None and _upstream.has_prompt(inference_state, obj_idx, frame_idx):
             outputs[frame_idx] = correction
+
+    @property
+    def feature_reach(self) -> int:
+        """How many frames back tracking reads memory features."""
+        return _upstream.feature_reach(self)
 
 
 class LongVideoPredictorVOS(LongVideoPredictor, SAM2VideoPredictorVOS):
     """The same with upstream's compiled components (`vos_optimized=True`)."""
+
+
+def best_device() -> str:
+    """A GPU where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _match_memory_dtype(
@@ -647,13 +620,3 @@ def _match_memory_dtype(
     if not torch.is_autocast_enabled(frame_features.device.type):
         kwargs["memory"] = memory_features.to(frame_features.dtype)
     return args, kwargs
-
-
-def _check_frame_idx(state: State, frame_idx: int, name: str) -> None:
-    _check_is_index(frame_idx, name)
-    _upstream.images(state).check(frame_idx, name)
-
-
-def _check_is_index(frame_idx: int, name: str) -> None:
-    if isinstance(frame_idx, bool) or not hasattr(frame_idx, "__index__"):
-        raise ValueError(f"{name} is {frame_idx!r}; it must be a whole number, the frame's index.")

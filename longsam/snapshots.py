@@ -1,213 +1,240 @@
-"""Going back: saves of a session at hand on disk, from which any frame is tracked again.
+"""Going back: what was tracked, in segments that can be tracked again from files on disk.
 
-A snapshot is taken at the start of each pass, when prompts have taken effect, and every n frames on
-its way. Between two snapshots of a pass nothing happens but tracking, so tracking these frames once
-more gives the outputs that were forgotten, bit for bit.
+Upstream holds for each object and frame what was written last. So each frame notes which segment
+wrote it last (`Memory.segment_of`). A segment is a stretch of one pass during which nothing else
+changed what is remembered: from its snapshots it can be tracked again, bit for bit.
 """
 
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Generator
-from contextlib import closing
+import os
+import re
+import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-Step = tuple[int, list[Any], Any]
+from longsam import storage
+from longsam.frame_map import FrameMap
+from longsam.options import Snapshots
+
+FORMAT = 1
+_PREFIX = "longsam-snapshots-"
+_FILE_NAME = re.compile(r"segment_\d{5,12}_frame_\d{8,12}\.pt")
 
 
 @dataclass
-class Pass:
-    """A pass, as far as it can be gone back to.
+class Segment:
+    """A stretch of a pass that can be tracked again.
 
     Attributes:
-        number: Counts passes; a later one has tracked its frames anew.
-        start: Its first frame.
-        last: The frame that it tracked last; start - 1 (in reverse + 1) before the first.
-        reverse: Its direction.
-        snapshots: Files by the frame tracked last when they were taken, in the pass's order.
+        number: Counts segments from 1.
+        reverse: The direction of its pass.
+        obj_ids: The objects that it tracks.
+        snapshots: Files by the frame that is tracked next from them, in the order of the pass.
+        tried: The frame before which a snapshot was taken last, or could not be written.
     """
 
     number: int
-    start: int
-    last: int
     reverse: bool
+    obj_ids: list[Any]
     snapshots: dict[int, Path] = field(default_factory=dict)
+    tried: int | None = None
 
-    @property
-    def step(self) -> int:
-        return -1 if self.reverse else 1
+    def serves(self) -> list[tuple[int, range]]:
+        """For each snapshot, the frames that are tracked again from it (the last is open)."""
+        step = -1 if self.reverse else 1
+        firsts = [*self.snapshots, -1 if self.reverse else 1 << 62]
+        return [(first, range(first, end, step)) for first, end in pairwise(firsts)]
 
-    def has_tracked(self, frame_idx: int) -> bool:
-        return 0 <= (frame_idx - self.start) * self.step <= (self.last - self.start) * self.step
-
-    def nearest(self, frame_idx: int) -> int | None:
-        """The frame of the last snapshot before a frame."""
-        before = [f for f in self.snapshots if (frame_idx - f) * self.step > 0]
-        return before[-1] if before else None
+    def snapshot_before(self, frame_idx: int) -> int | None:
+        """The frame of the last snapshot from which a frame can be reached."""
+        return next((first for first, frames in self.serves() if frame_idx in frames), None)
 
 
-class Snapshots:
-    """The snapshots of one session.
+class History:
+    """The segments of one session, and their snapshots on disk.
 
-    Args:
-        folder: Where they are kept, by no other session meanwhile; None is a temporary folder that
-            goes with the session.
-        every: Frames between two of a pass.
-        max_bytes: How much disk they may take; None is no bound. Where it is reached, snapshots are
-            left out so that those that stay lie far apart, and then the oldest passes.
-
-    Raises:
-        ValueError: `every` or `max_bytes` is no whole number above 0.
+    Only files that carry this session's key are read, and only files with names of ours in its own
+    folder are removed.
     """
 
-    def __init__(self, folder: Path | None, every: int, max_bytes: int | None):
-        for name, number in (("snapshot_every", every), ("max_snapshot_bytes", max_bytes)):
-            is_number = isinstance(number, int) and not isinstance(number, bool)
-            if number is not None and not (is_number and number > 0):
-                raise ValueError(f"{name} is {number!r}; it must be a whole number above 0.")
-        self.every = every
-        self.max_bytes = max_bytes
-        if folder is None:
-            folder = Path(tempfile.mkdtemp(prefix="longsam-snapshots-"))
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.passes: list[Pass] = []
+    def __init__(self, options: Snapshots):
+        self.every = options.every
+        self.max_bytes = options.max_bytes
+        if options.folder is None:
+            self.folder, self._remove_folder = storage.temporary_folder(self, _PREFIX)
+        else:
+            self.folder = Path(os.path.abspath(options.folder))
+            if self.folder.is_symlink():
+                raise ValueError(f"{self.folder} is a link; name the folder for snapshots itself.")
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.is_temporary = options.folder is None
+        self.segments: dict[int, Segment] = {}
+        self._key = secrets.token_hex(16)  # tells this session's files from others'
+        self._num_ever = 0
+        self.has_failed = False  # to write a snapshot, since one was written
         self._is_tidy = False  # whether the folder holds nothing but these
 
     @property
     def num_bytes(self) -> int:
         """Disk that is taken now."""
-        return sum(p.stat().st_size for one in self.passes for p in one.snapshots.values())
-
-    def taken(
-        self,
-        steps: Generator[Step, None, None],
-        start: int,
-        save: Callable[[Path], object],
-        *,
-        reverse: bool,
-    ) -> Generator[Step, None, None]:
-        """The steps of a pass, with snapshots taken on its way by `save`."""
-        running = self.begin(start, reverse=reverse)
-        try:
-            with closing(steps):
-                self.add(running, save)
-                for step in steps:
-                    running.last = step[0]
-                    if self.is_due(running):
-                        self.add(running, save)
-                    yield step
-        finally:
-            self._forget_replaced(running)
-
-    def begin(self, start: int, *, reverse: bool) -> Pass:
-        """Note that a pass begins."""
-        self._tidy()
-        number = self.passes[-1].number + 1 if self.passes else 0
-        new = Pass(number, start, start + (1 if reverse else -1), reverse)
-        self.passes.append(new)
-        return new
-
-    def is_due(self, running: Pass) -> bool:
-        """Whether a snapshot should be taken now."""
-        return (
-            not running.snapshots
-            or abs(running.last - next(reversed(running.snapshots))) >= self.every
+        return sum(
+            path.stat().st_size
+            for segment in self.segments.values()
+            for path in segment.snapshots.values()
+            if path.exists()
         )
 
-    def add(self, running: Pass, save: Callable[[Path], object]) -> None:
-        """Take a snapshot: `save` writes it to the path that it is given."""
-        path = self.folder / f"pass_{running.number:05d}_frame_{running.last + 1:08d}.pt"
-        save(path)
-        running.snapshots[running.last] = path
-        self._forget_replaced(running)
-        self._keep_within_bytes(running)
+    def new_segment(self, obj_ids: list[Any], *, reverse: bool) -> Segment:
+        """A pass begins, or is continued after something else has happened."""
+        self._tidy()
+        self._num_ever += 1
+        segment = Segment(self._num_ever, reverse, list(obj_ids))
+        self.segments[segment.number] = segment
+        return segment
 
-    def find(self, frame_idx: int) -> tuple[Pass, int]:
-        """The latest pass that has tracked a frame, and the frame of the snapshot before it.
+    def is_due(self, segment: Segment, next_frame_idx: int) -> bool:
+        """Whether a snapshot should be taken before a frame is tracked."""
+        return segment.tried is None or abs(next_frame_idx - segment.tried) >= self.every
+
+    def add(self, segment: Segment, next_frame_idx: int, content: dict[str, Any]) -> None:
+        """Write a snapshot.
 
         Raises:
-            ValueError: No pass has tracked it, or its snapshots are gone.
+            OSError: It cannot be written. The next attempt comes `every` frames later.
         """
-        for one in reversed(self.passes):
-            if one.has_tracked(frame_idx):
-                nearest = one.nearest(frame_idx)
-                if nearest is None:
-                    raise ValueError(
-                        f"The snapshots before frame {frame_idx} are gone, because all together "
-                        f"they may take {self.max_bytes} bytes (max_snapshot_bytes)."
-                    )
-                return one, nearest
-        raise ValueError(f"Frame {frame_idx} was not tracked by a pass with snapshots.")
+        self._tidy()
+        segment.tried = next_frame_idx
+        path = self.folder / f"segment_{segment.number:05d}_frame_{next_frame_idx:08d}.pt"
+        storage.write({"longsam_snapshot": FORMAT, "key": self._key, "memories": content}, path)
+        self.has_failed = False
+        segment.snapshots[next_frame_idx] = path
+        self._keep_within_bytes(segment)
 
-    def to_plain(self) -> list[dict[str, Any]]:
+    def read(self, segment: Segment, first: int) -> dict[str, Any]:
+        """What was given to `add`.
+
+        Raises:
+            ValueError: The file is damaged, or another session's.
+            FileNotFoundError: It is gone.
+        """
+        path = segment.snapshots[first]
+        content = storage.read(path, "longsam_snapshot", "snapshot", FORMAT)
+        if content.get("key") != self._key:
+            raise ValueError(f"{path} is a snapshot of another session.")
+        memories: dict[str, Any] = content["memories"]
+        return memories
+
+    def drop_replaced(self, writers: Iterable[FrameMap], running: set[int]) -> None:
+        """Remove each snapshot whose frames have all been tracked again by later segments.
+
+        Args:
+            writers: For each object which segment tracked which frame last.
+            running: The segments that may still grow; their last snapshot stays.
+        """
+        written: dict[int, list[range]] = {}
+        for frames in writers:
+            for start, stop, number in frames.runs():
+                written.setdefault(number, []).append(range(start, stop))
+        for segment in list(self.segments.values()):
+            for first, served in segment.serves():
+                is_last = first == next(reversed(segment.snapshots))
+                is_needed = any(_overlap(served, run) for run in written.get(segment.number, []))
+                if not is_needed and not (is_last and segment.number in running):
+                    self._remove(segment, first)
+            if not segment.snapshots and segment.number not in running:
+                del self.segments[segment.number]
+
+    def close(self) -> None:
+        """Remove a temporary folder; one of the user's own stays, so that it can be loaded."""
+        if self.is_temporary:
+            self._remove_folder()
+
+    def to_plain(self) -> dict[str, Any]:
         """Which snapshots there are, to be saved with the session."""
-        return [
-            {
-                "number": one.number,
-                "start": one.start,
-                "last": one.last,
-                "reverse": one.reverse,
-                "snapshots": {frame_idx: path.name for frame_idx, path in one.snapshots.items()},
-            }
-            for one in self.passes
-        ]
+        return {
+            "key": self._key,
+            "num_ever": self._num_ever,
+            "folder": None if self.is_temporary else self.folder.name,
+            "segments": [
+                {
+                    "number": segment.number,
+                    "reverse": segment.reverse,
+                    "obj_ids": segment.obj_ids,
+                    "tried": segment.tried,
+                    "snapshots": {first: p.name for first, p in segment.snapshots.items()},
+                }
+                for segment in self.segments.values()
+            ],
+        }
 
-    def from_plain(self, saved: list[dict[str, Any]]) -> None:
-        """Take up those of a saved session that are still in the folder."""
-        for one in saved:
-            paths = {frame_idx: self.folder / name for frame_idx, name in one["snapshots"].items()}
-            there = {frame_idx: path for frame_idx, path in paths.items() if path.exists()}
-            if there:
-                self.passes.append(Pass(**{**one, "snapshots": there}))
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Know the snapshots of a saved session again, those that are still in the folder.
+
+        Raises:
+            ValueError: A file has a name that is not one of ours.
+        """
+        self._key = str(saved["key"])
+        self._num_ever = int(saved["num_ever"])
+        for one in saved["segments"]:
+            names = {int(first): name for first, name in one["snapshots"].items()}
+            for name in names.values():
+                if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+                    raise ValueError(f"a snapshot is named {name!r}")
+            snapshots = {
+                first: self.folder / name
+                for first, name in names.items()
+                if _is_plain_file(self.folder / name)
+            }
+            number = int(one["number"])
+            # Where the last one is gone, the next is due at once.
+            tried = one["tried"] if snapshots.keys() == names.keys() else None
+            self.segments[number] = Segment(
+                number, bool(one["reverse"]), list(one["obj_ids"]), snapshots, tried
+            )
 
     def _tidy(self) -> None:
         """Remove what an interrupted session has left in the folder, once."""
         if self._is_tidy:
             return
-        known = {path for one in self.passes for path in one.snapshots.values()}
-        for path in self.folder.glob("pass_*_frame_*.pt*"):
-            if path not in known:
+        known = {path for one in self.segments.values() for path in one.snapshots.values()}
+        for path in self.folder.glob("segment_*_frame_*.pt*"):
+            name = re.sub(r"\.\d+\.partial$", "", path.name)
+            if path not in known and _FILE_NAME.fullmatch(name) and _is_plain_file(path):
                 path.unlink(missing_ok=True)
         self._is_tidy = True
 
-    def _forget_replaced(self, running: Pass) -> None:
-        """Remove what lies on frames that the running pass has tracked anew.
-
-        The first snapshot of an older pass stays while frames of it are not tracked anew.
-        """
-        for old in self.passes[: self.passes.index(running)]:
-            if running.has_tracked(old.start) and running.has_tracked(old.last):
-                for frame_idx in list(old.snapshots):
-                    self._remove(old, frame_idx)
-                continue
-            for frame_idx in list(old.snapshots)[1:]:
-                if running.has_tracked(frame_idx):
-                    self._remove(old, frame_idx)
-        self.passes = [one for one in self.passes if one.snapshots or one is running]
-
-    def _keep_within_bytes(self, running: Pass) -> None:
+    def _keep_within_bytes(self, running: Segment) -> None:
+        """Remove snapshots until `max_bytes` holds: those closest to others, then the oldest."""
         while self.max_bytes is not None and self.num_bytes > self.max_bytes:
             gaps = [
-                (abs(frames[at + 1] - frames[at - 1]), one.number, frames[at])
-                for one in self.passes
-                for frames in [list(one.snapshots)]
-                for at in range(1, len(frames) - 1)
+                (abs(firsts[at + 1] - firsts[at - 1]), segment.number, firsts[at])
+                for segment in self.segments.values()
+                for firsts in [list(segment.snapshots)]
+                for at in range(1, len(firsts) - 1)
             ]
             if gaps:
-                _, number, frame_idx = min(gaps)
-                self._remove(next(p for p in self.passes if p.number == number), frame_idx)
+                _, number, first = min(gaps)
+                self._remove(self.segments[number], first)
                 continue
-            oldest = self.passes[0]
+            oldest = next(one for one in self.segments.values() if one.snapshots)
             if oldest is running and len(oldest.snapshots) <= 1:
                 return  # one snapshot is the least
             self._remove(oldest, next(iter(oldest.snapshots)))
-            if not oldest.snapshots and oldest is not running:
-                self.passes.pop(0)
 
     @staticmethod
-    def _remove(one: Pass, frame_idx: int) -> None:
-        one.snapshots.pop(frame_idx).unlink(missing_ok=True)
+    def _remove(segment: Segment, first: int) -> None:
+        segment.snapshots.pop(first).unlink(missing_ok=True)
+
+
+def _overlap(served: range, run: range) -> bool:
+    """Whether a range, in either direction, has a frame of a run."""
+    if not served:
+        return False
+    low, high = min(served[0], served[-1]), max(served[0], served[-1])
+    return low < run.stop and run.start <= high
+
+
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()

@@ -8,7 +8,8 @@ import pytest
 import torch
 import videos
 
-from longsam import LongVideoPredictor, batches
+from longsam import Autosave, LongVideoPredictor, Snapshots
+from longsam._upstream import outputs
 
 Step = tuple[int, list[Any], torch.Tensor]
 PROMPTS = {
@@ -34,14 +35,14 @@ def sizes(ours: LongVideoPredictor) -> Any:
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each time that objects' tensors were put together, whether they were copied."""
     seen: list[bool] = []
-    stack = batches._stack
+    stack = outputs._stack
 
     def watched(rows: list[torch.Tensor]) -> torch.Tensor:
         result = stack(rows)
         seen.append(result.data_ptr() != rows[0].data_ptr())
         return result
 
-    monkeypatch.setattr(batches, "_stack", watched)
+    monkeypatch.setattr(outputs, "_stack", watched)
     return seen
 
 
@@ -228,10 +229,10 @@ def test_a_damaged_frame_is_met_where_it_is(
 def test_going_on_encodes_the_same_frames_together(
     ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:
-    options = {"frames_per_encode": 4, "snapshot_every": 15, "snapshot_dir": tmp_path / "s"}
+    options = {"frames_per_encode": 4, "snapshots": Snapshots(15, tmp_path / "s")}
     expected = list(ours.propagate_in_video(prompted(ours, mp4, **options)))
     steps = ours.propagate_in_video(
-        prompted(ours, mp4, **options), save_every=18, save_path=tmp_path / "state.pt"
+        prompted(ours, mp4, **options), autosave=Autosave(tmp_path / "state.pt", 18)
     )
     for frame_idx, _, _ in steps:
         if frame_idx == 40:

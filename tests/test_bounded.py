@@ -19,7 +19,9 @@ from longsam.frames import FrameBuffer, open_source
 
 
 def read_ahead_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "longsam-read-ahead"]
+    return [
+        thread for thread in threading.enumerate() if thread.name.startswith("longsam-read-ahead")
+    ]
 
 
 def everything_in(value: Any) -> tuple[int, int]:
@@ -130,14 +132,14 @@ def buffer(mp4: Path) -> FrameBuffer:
 
 
 def passes(buffer: FrameBuffer, frames: range) -> Iterator[int]:
-    """What upstream does in a pass, as far as frames are concerned."""
-
-    def steps() -> Any:
+    """What a pass does, as far as frames are concerned."""
+    try:
         for frame_idx in frames:
-            assert buffer[frame_idx].shape == (3, 64, 64)
+            with buffer.reading_ahead(1 if frames.step > 0 else -1):
+                assert buffer[frame_idx].shape == (3, 64, 64)
             yield frame_idx
-
-    return buffer.serve(steps(), reverse=frames.step < 0)
+    finally:
+        buffer.pause()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_reads_ahead_within_bounds_and_leaves_no_thread(
         if consumer == "slow" and frame_idx % 10 == 0:
             for thread in read_ahead_threads():
                 thread.join()  # all that may be decoded ahead is
-        ahead = [held for held in list(buffer._slot_of) if held != frame_idx]
+        ahead = [held for held in list(buffer._frames) if held != frame_idx]
         assert all((held - frame_idx) * frames.step > 0 for held in ahead)
         assert len(ahead) <= 8
         assert len(read_ahead_threads()) <= 1
@@ -165,13 +167,9 @@ def test_reads_ahead_within_bounds_and_leaves_no_thread(
 def test_frames_are_those_of_the_video_in_both_directions(buffer: FrameBuffer, mp4: Path) -> None:
     expected = [buffer[i] for i in range(len(buffer))]
     for frames in (range(100), range(99, -1, -1), range(50, 70, 3), range(70, 50, -3)):
-
-        def steps(frames: range = frames) -> Any:
-            for frame_idx in frames:
-                yield frame_idx, buffer[frame_idx]
-
-        for frame_idx, frame in buffer.serve(steps(), reverse=frames.step < 0):
-            assert torch.equal(frame, expected[frame_idx])
+        for frame_idx in frames:
+            with buffer.reading_ahead(1 if frames.step > 0 else -1):
+                assert torch.equal(buffer[frame_idx], expected[frame_idx])
             far = (frame_idx + 37) % 100
             assert torch.equal(buffer[far], expected[far])  # between two steps, any frame
 
@@ -186,7 +184,7 @@ def test_abandoned_passes_leave_no_thread(buffer: FrameBuffer) -> None:
     next(kept)
     for thread in read_ahead_threads():
         thread.join()  # it ends by itself when the buffer is full
-    assert len(buffer._slot_of) <= 9
+    assert len(buffer._frames) <= 9
     kept.close()
     assert not read_ahead_threads()
 
@@ -259,5 +257,5 @@ def test_time_is_not_spent_waiting_when_frames_are_ready(buffer: FrameBuffer) ->
     for frame_idx in passes(buffer, range(60)):
         for thread in read_ahead_threads():
             thread.join()
-        waited += frame_idx + 1 not in buffer._slot_of
+        waited += frame_idx + 1 not in buffer._frames
     assert waited == 0

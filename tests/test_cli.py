@@ -186,7 +186,7 @@ def test_demo_says_how_to_track_it(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run("demo", tmp_path / "demo.mp4") == 1
 
 
-def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(video: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_whole_files_and_says_how_to_resume(video: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.mp4"
     SyntheticVideo(2, 2000, (96, 128)).write(long)
     words: list[Any] = ["track", long, *clicks(), "--testing-model", "--device", "cpu"]
@@ -209,8 +209,8 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(video: Path, tmp_path: 
     assert "Traceback" not in errors
     written = len(MaskFolder(tmp_path / "out"))
     assert written >= 20
-    assert f"Stopped behind frame {written - 1}. To go on: longsam track" in said
-    command = said.strip().splitlines()[-1].split("To go on: longsam ")[1].split()
+    assert f"Stopped after frame {written - 1}. To resume: longsam track" in said
+    command = said.strip().splitlines()[-1].split("To resume: longsam ")[1].split()
     assert command[-1] == "--resume"
     assert run(*command, "--frames", written + 20, "--quiet") == 0
     folder = MaskFolder(tmp_path / "out")

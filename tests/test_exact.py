@@ -378,8 +378,8 @@ def test_options_of_the_model(options: list[str], reach: int, mp4: Path, tmp_pat
     assert_equal(expected, outputs(ours, mp4, many_conditioning_frames))
 
     state = ours.init_state(mp4)
-    assert state["longsam"].reach == reach
-    assert state["longsam"].window == 2 * reach + 1
+    assert state["longsam"].memory.reach == reach
+    assert state["longsam"].memory.window == 2 * reach + 1
 
 
 @pytest.mark.parametrize("options", [[], ["++model.max_obj_ptrs_in_encoder=40"]])
@@ -390,7 +390,7 @@ def test_reach_is_enough_and_one_less_is_not(
         models.build_upstream(checkpoint, *options),
         models.build_ours(checkpoint, *options),
     )
-    reach = ours.init_state(mp4)["longsam"].reach
+    reach = ours.init_state(mp4)["longsam"].memory.reach
     expected = outputs(upstream, mp4, three_objects_forward)
     assert_equal(expected, outputs(ours, mp4, three_objects_forward, memory_window=reach))
 

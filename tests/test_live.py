@@ -15,6 +15,7 @@ import torch
 import videos
 
 from longsam import LiveVideo, LongVideoPredictor
+from longsam.frames import EndOfStreamError
 
 SERVER = Path(__file__).parent / "stream_server.py"
 FRAMES = list(videos.frames(50))
@@ -115,7 +116,7 @@ def test_what_is_held(ours: LongVideoPredictor) -> None:
         ours.propagate_in_video(state, start_frame_idx=2)
     forward = [i for i, _, _ in ours.propagate_in_video(state, max_frame_num_to_track=11)]
     assert forward == list(range(13, 25))
-    # The prompt has left the buffer: the next pass goes on behind the last one.
+    # The prompt has left the buffer: the next pass resumes after the last one.
     assert [i for i, _, _ in ours.propagate_in_video(state)] == list(range(25, 50))
     assert list(ours.propagate_in_video(state)) == []
     with pytest.warns(UserWarning, match="Frame 40 .* is not held; 41 to 49 are. The pass ends"):
@@ -181,6 +182,109 @@ def test_bad_sources(ours: LongVideoPredictor) -> None:
         ours.init_state(live)
     with pytest.raises(ValueError, match="is not live"):
         ours.advance(ours.init_state(FRAMES))
+
+
+class Blocked:
+    """A source that gives some frames and then waits for one that does not come."""
+
+    def __init__(self, num_frames: int) -> None:
+        self.waits, self.comes = threading.Event(), threading.Event()
+        self.is_closed = False
+        self._num_frames = num_frames
+
+    def frames(self) -> Iterator[videos.FrameArray]:
+        try:
+            yield from FRAMES[: self._num_frames]
+            self.waits.set()
+            assert self.comes.wait(60)
+            yield from FRAMES[self._num_frames :]
+        finally:
+            self.is_closed = True
+
+
+def in_a_thread(live: LiveVideo) -> tuple[threading.Thread, list[BaseException]]:
+    """Somebody who waits for the next frame."""
+    raised: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            live.next_frame()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread, raised
+
+
+@pytest.mark.parametrize("mode", ["every", "newest"])
+def test_closing_a_source_that_waits_for_a_frame(
+    mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longsam.frames.live.LONGEST_WAIT_SECONDS", 0.2)
+    source = Blocked(1)
+    live = LiveVideo(source.frames(), mode=mode)
+    live.attach(64)
+    live.next_frame()
+    thread, raised = in_a_thread(live)
+    assert source.waits.wait(60)
+    with pytest.warns(UserWarning, match=r"still waits for a frame after 0.2 s") as warned:
+        live.close()
+    assert warned[0].filename == __file__
+    source.comes.set()
+    thread.join(60)
+    assert [type(error) for error in raised] == [EndOfStreamError]
+    for reader in threading.enumerate():
+        if reader.name == "longsam-newest-frame":
+            reader.join(60)
+    assert source.is_closed
+    live.close()  # now there is nothing left to wait for
+    with pytest.raises(EndOfStreamError):
+        live.next_frame()
+
+
+@pytest.mark.parametrize("mode", ["every", "newest"])
+def test_closing_waits_for_the_frame_that_is_on_its_way(mode: Any) -> None:
+    source = Blocked(1)
+    live = LiveVideo(source.frames(), mode=mode)
+    live.attach(64)
+    live.next_frame()
+    thread, _ = in_a_thread(live)
+    assert source.waits.wait(60)
+    threading.Timer(0.2, source.comes.set).start()
+    live.close()
+    thread.join(60)
+    assert source.is_closed
+    assert not [t for t in threading.enumerate() if t.name == "longsam-newest-frame"]
+
+
+def test_a_closed_source_gives_no_frame() -> None:
+    live = LiveVideo(iter(FRAMES))
+    live.attach(64)
+    live.close()
+    with pytest.raises(EndOfStreamError, match="list_iterator of frames is closed"):
+        live.next_frame()
+    assert live.has_ended
+
+
+def test_closing_a_stream_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longsam.frames.live.LONGEST_WAIT_SECONDS", 0.2)
+    server = Server(0, 4000)
+    url = f"http://127.0.0.1:{server.port}/live.ts"
+    live = LiveVideo(url, mode="newest", timeout_seconds=6, reconnect_seconds=60)
+    server.stall()
+    try:
+        (reader,) = [t for t in threading.enumerate() if t.name == "longsam-newest-frame"]
+        seen = -1
+        while live.num_dropped > seen:  # what was sent before
+            seen = live.num_dropped
+            reader.join(0.5)
+        with pytest.warns(UserWarning, match=r"live\.ts still waits for a frame after 0.2 s"):
+            live.close()
+        reader.join(60)  # its time-out
+        assert not reader.is_alive()
+    finally:
+        server.kill()
 
 
 class Server:

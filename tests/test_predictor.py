@@ -18,9 +18,12 @@ TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
 def test_public_names() -> None:
     assert longsam.__all__ == [
+        "Autosave",
         "LiveVideo",
         "LongVideoPredictor",
         "LongVideoPredictorVOS",
+        "Snapshots",
+        "State",
         "build_long_video_predictor",
     ]
 
@@ -114,7 +117,7 @@ def test_from_pretrained(hub: Path) -> None:
 
 
 def test_from_pretrained_with_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"'facebook/sam3' is no released .*sam2\.1-hiera-large"):
+    with pytest.raises(ValueError, match=r"'facebook/sam3' is not .*sam2\.1-hiera-large"):
         LongVideoPredictor.from_pretrained("facebook/sam3")
 
 
@@ -178,7 +181,7 @@ def test_removed_objects_and_resets_are_forgotten(ours: LongVideoPredictor, mp4:
     ours.reset_state(state)
     ours.add_new_points_or_box(state, 5, 2, points=[[60, 50]], labels=[1])  # no warning
     list(ours.propagate_in_video(state, max_frame_num_to_track=3))
-    assert list(state["longsam"].recent) == [5, 6, 7, 8]
+    assert list(state["longsam"].memory.recent) == [5, 6, 7, 8]
 
 
 def test_remove_object_reports_only_frames_that_are_remembered(

@@ -286,6 +286,51 @@ def test_decord_reader_refuses_a_file_that_decord_reads_wrongly(tmp_path: Path) 
         list(open_video(file, reader="decord").read(0, 60))
 
 
+FILES_READ_AFTER_A_SEEK = (
+    "h264 with B-frames",
+    "h264 open GOP",
+    "h264 intra refresh",
+    "h264 rotated by 90",
+    "hevc open GOP",
+    "vp9",
+    "mkv",
+    "fragmented mp4",
+)
+
+
+@pytest.mark.parametrize("name", FILES_READ_AFTER_A_SEEK)
+@pytest.mark.parametrize("frames_per_chunk", [1, 4, 8])
+def test_decord_reader_never_gives_a_wrong_frame(
+    name: str, frames_per_chunk: int, tmp_path: Path
+) -> None:
+    """In any order of reading; without the check 8 frames of the HEVC file are wrong in reverse."""
+    path = FILES[name](tmp_path)
+    expected = decord_frames(path)
+    starts = list(range(0, len(expected), frames_per_chunk))
+    order = random.Random(2)
+    refused = 0
+    for run in (starts, starts[::-1], order.sample(starts, len(starts))):
+        source = open_video(path, reader="decord", frames_per_chunk=frames_per_chunk)
+        for start in run:
+            stop = min(start + frames_per_chunk, len(expected))
+            given = []
+            try:
+                for frame in source.read(start, stop):
+                    given.append(frame)
+            except RuntimeError as error:
+                assert 'reader="av"' in str(error)  # noqa: PT017
+                refused += 1
+            else:
+                assert len(given) == stop - start
+            for frame_idx, frame in enumerate(given, start):
+                np.testing.assert_array_equal(frame, expected[frame_idx])
+        source.close()
+    if name == "hevc open GOP":
+        assert refused > 0
+    elif name == "h264 with B-frames":
+        assert refused == 0
+
+
 @pytest.mark.parametrize("bridge", ["torch", "native"])
 def test_decord_reader_whatever_bridge_the_user_has_set(bridge: str, mp4: Path) -> None:
     decord.bridge.set_bridge(bridge)

@@ -1,6 +1,7 @@
 """Saved states: whole, of this model and video, and going on as if nothing had happened."""
 
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 import videos
 
-from longsam import LongVideoPredictor, _upstream
+from longsam import Autosave, LongVideoPredictor, _upstream, storage
 
 Step = tuple[int, list[Any], torch.Tensor]
 
@@ -88,7 +89,8 @@ def test_what_would_not_load_is_not_saved(
     """And the save before it stays."""
     ours.save_state(prompted(ours, mp4), tmp_path / "state.pt")
     before = (tmp_path / "state.pt").read_bytes()
-    state = prompted(ours, mp4, offload_state_to_cpu=np.complex64(1))
+    state = prompted(ours, mp4)
+    state.extras["number"] = np.complex64(1)
     with pytest.raises(ValueError, match=r"\(1\+0j\) is of type complex, which cannot be saved"):
         ours.save_state(state, tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == before
@@ -187,15 +189,13 @@ def test_damaged_files_are_refused(ours: LongVideoPredictor, mp4: Path, tmp_path
     whole = path.read_bytes()
     torch.save({"model": {}}, tmp_path / "checkpoint.pt")
     content = torch.load(path, weights_only=True)
-    torch.save({**content, "longsam_state": 99}, tmp_path / "newer.pt")
+    storage.write({**content, "longsam_state": 99}, tmp_path / "newer.pt")
     for name, data in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("text", b"hello")):
         (tmp_path / f"{name}.pt").write_bytes(data)
     for name in ("cut", "empty", "text", "checkpoint"):
         with pytest.raises(ValueError, match=f"{name}.pt is not a state that longsam has saved"):
             ours.load_state(tmp_path / f"{name}.pt")
-    with pytest.raises(
-        ValueError, match="version 99 of the format; this longsam reads versions up to 2"
-    ):
+    with pytest.raises(ValueError, match="version 99 of the format; this longsam reads version 3"):
         ours.load_state(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match="no saved state at"):
         ours.load_state(tmp_path / "none.pt")
@@ -235,9 +235,9 @@ def test_what_cannot_be_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Pat
     state = ours.init_state(iter(videos.frames(5)))
     for save in (
         lambda: ours.save_state(state, path),
-        lambda: ours.propagate_in_video(state, save_every=10, save_path=path),  # at once
+        lambda: ours.propagate_in_video(state, autosave=Autosave(path)),  # at once
     ):
-        with pytest.raises(ValueError, match="is a live source, which cannot be taken up again"):
+        with pytest.raises(ValueError, match="is a live source, whose frames are gone"):
             save()
     state = ours.init_state(mp4)
     ours.add_new_points_or_box(state, 0, (1, 2), points=[[60, 50]], labels=[1])
@@ -299,7 +299,7 @@ def test_autosave(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
     expected = list(ours.propagate_in_video(prompted(ours, mp4)))
     before = []
     steps = ours.propagate_in_video(
-        state, save_every=10, save_path=path, before_save=lambda: events.append(len(before))
+        state, autosave=Autosave(path, 10, lambda: events.append(len(before)))
     )
     for step in steps:
         before.append(step)
@@ -308,15 +308,13 @@ def test_autosave(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
     assert events == [1, 10, 20, 30]
     loaded = ours.load_state(path)
     after = list(
-        ours.resume_propagation(loaded, save_every=timedelta(microseconds=1), save_path=path)
+        ours.resume_propagation(loaded, autosave=Autosave(path, timedelta(microseconds=1)))
     )
     assert_equal(before[:30] + after, expected)
     assert list(ours.resume_propagation(ours.load_state(path))) == [], "the pass is over"
-    with pytest.raises(ValueError, match="save_every needs save_path"):
-        ours.propagate_in_video(state, save_every=10)
     for wrong in (0, timedelta(0), 1.5, True):
-        with pytest.raises(ValueError, match="save_every is"):
-            ours.propagate_in_video(state, save_every=wrong, save_path=path)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"Autosave\(every\) is"):
+            Autosave(path, wrong)  # type: ignore[arg-type]
 
 
 def test_a_save_that_fails_leaves_the_one_before(
@@ -327,7 +325,34 @@ def test_a_save_that_fails_leaves_the_one_before(
     take(ours.propagate_in_video(state), 5)
     ours.save_state(state, path)
     saved = path.read_bytes()
-    (tmp_path / "state.pt.partial").symlink_to("/dev/full")
-    with pytest.raises((OSError, RuntimeError)):
-        ours.save_state(state, path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(saved) // 2, before[1]))  # as a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ours.save_state(state, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == saved
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_saved(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
+    state = prompted(ours, mp4)
+    with pytest.raises(ValueError, match="is not a file, so nothing can be saved there"):
+        ours.save_state(state, tmp_path)
+    with pytest.raises(ValueError, match="/dev/null is not a file"):
+        ours.save_state(state, "/dev/null")
+    with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
+        ours.save_state(state, tmp_path / "none" / "state.pt")
+    (tmp_path / "link.pt").symlink_to(tmp_path / "target.pt")
+    ours.save_state(state, tmp_path / "link.pt")
+    assert (tmp_path / "link.pt").is_symlink()
+    assert ours.load_state(tmp_path / "target.pt").obj_ids == [1, "two"]
+
+
+def test_what_a_killed_save_has_left_is_removed(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state.pt.99999999.partial").touch()
+    ours.save_state(prompted(ours, mp4), tmp_path / "state.pt")
+    assert list(tmp_path.iterdir()) == [tmp_path / "state.pt"]

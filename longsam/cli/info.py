@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from longsam.frames import VideoFile, open_source
-from longsam.frames.video_file import open_container
 
 # Outlines are what is stored, so bytes grow with the square root of the frame's pixels; those of an
 # overlay with its pixels. About twice what tests/benchmarks/writers.py measures on smooth outlines
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         length = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
         print(f"  rate       {float(source.frame_rate):.3f} frames/s, {length} h:m:s")
     if isinstance(source, VideoFile):
-        print(f"  codec      {_codec(options.video)}")
+        print(f"  codec      {source.codec}")
         print(f"  rotation   {source.rotation} degrees, applied")
     source.close()
     side = (height * width) ** 0.5
@@ -52,12 +51,6 @@ def run(options: argparse.Namespace) -> int:
     ):
         print(f"  {name:10s} {_size(num_bytes)}")
     return 0
-
-
-def _codec(path: str) -> str:
-    with open_container(path) as container:
-        context = container.streams.video[0].codec_context
-        return f"{context.name}, {context.pix_fmt}"
 
 
 def _size(num_bytes: float) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from longsam import LongVideoPredictor
-from longsam.object_ids import ObjectId
+from longsam import LongVideoPredictor, State
+
+ObjectId = int | str
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def from_json(path: Path) -> list[Prompt]:
     return prompts
 
 
-def add(predictor: LongVideoPredictor, state: Any, prompts: list[Prompt]) -> list[ObjectId]:
+def add(predictor: LongVideoPredictor, state: State, prompts: list[Prompt]) -> list[ObjectId]:
     """Give all prompts to a state; returns the object ids.
 
     Raises:
@@ -92,7 +93,7 @@ def add(predictor: LongVideoPredictor, state: Any, prompts: list[Prompt]) -> lis
     for prompt in prompts:
         obj_id = next(free) if prompt.obj_id is None else prompt.obj_id
         grouped.setdefault((obj_id, prompt.frame_idx), []).append(prompt)
-    height, width = state["video_height"], state["video_width"]
+    height, width = state.source.frame_size
     for (obj_id, frame_idx), group in grouped.items():
         boxes = [p.value for p in group if p.kind == "box"]
         points = [p.value for p in group if "point" in p.kind]

@@ -8,16 +8,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from longsam import LiveVideo, LongVideoPredictor, _upstream, build_long_video_predictor, memory
+from longsam import Autosave, LiveVideo, LongVideoPredictor, State, build_long_video_predictor
 from longsam.cli import prompts
-from longsam.frames.live import is_live
+from longsam.frames import is_live
 from longsam.masks import FORMATS, MaskWriter
 from longsam.testing import load_predictor
 
@@ -44,7 +44,7 @@ formats (--format, one or more):
   object_png  out/object_png/ID/000000.png: a black and white image for each object; exact
   overlay     out/overlay.mp4: the video with its masks drawn on it
 
-Ctrl-C stops after the current frame. What is written is whole; --resume goes on.
+Ctrl-C stops after the current frame. What is written is whole; --resume continues.
 """
 
 STATE = "state.pt"
@@ -105,7 +105,7 @@ def add_parser(commands: Any) -> None:
     )
     output.add_argument(
         "--resume", action="store_true",
-        help="go on in --out where a run was stopped or killed; the masks are those of one run",
+        help="resume in --out where a run was stopped or killed; the masks are those of one run",
     )  # fmt: skip
     output.add_argument(
         "--save-every", type=int, default=500, metavar="N",
@@ -131,43 +131,40 @@ def run(options: argparse.Namespace) -> int:
         source = int(video) if video.isdecimal() else video
         video = LiveVideo(source, mode=options.mode)
     if options.resume and isinstance(video, LiveVideo):
-        raise ValueError("--resume: a live source cannot be taken up again where it stopped.")
-    save_path = None if is_live(video) or not options.save_every else options.out / STATE
+        raise ValueError("--resume: a live source cannot be resumed where it stopped.")
     writer = MaskWriter(options.out, options.format, video=video, resume=options.resume)
+    autosave = None
+    if options.save_every and not isinstance(video, LiveVideo):
+        autosave = Autosave(options.out / STATE, every=options.save_every, before_save=writer.flush)
     predictor = _predictor(options)
-    if options.resume and save_path is not None and save_path.exists():
-        state = predictor.load_state(save_path, video)
-        writer.drop_after(memory.last_tracked(state))
-        steps = predictor.resume_propagation
-    else:
-        if len(writer):
-            writer.drop_after(-1)  # stopped before the first save: from the start again
-        state = predictor.init_state(video, memory_window=options.memory_window)
+    if options.resume and autosave is not None and Path(autosave.path).exists():
+        with predictor.load_state(autosave.path, video) as state:
+            writer.drop_after(state.last_frame_idx)
+            steps = predictor.resume_propagation(state, autosave=autosave, progress_bar=False)
+            return _track(options, predictor, state, writer, steps, autosave)
+    if len(writer):
+        writer.drop_after(-1)  # stopped before the first save: from the start again
+    with predictor.init_state(video, memory_window=options.memory_window) as state:
         prompts.add(predictor, state, given)
-        steps = predictor.propagate_in_video
-    return _track(options, predictor, state, writer, steps, save_path)
+        steps = predictor.propagate_in_video(state, autosave=autosave, progress_bar=False)
+        return _track(options, predictor, state, writer, steps, autosave)
 
 
 def _track(
     options: argparse.Namespace,
     predictor: LongVideoPredictor,
-    state: Any,
+    state: State,
     writer: MaskWriter,
-    steps: Any,
-    save_path: Path | None,
+    steps: Generator[Any, None, None],
+    autosave: Autosave | None,
 ) -> int:
     """One pass with its progress; returns the exit code."""
-    source = _upstream.images(state).source
+    source = state.source
     live = source if isinstance(source, LiveVideo) else None
     num_done = 0 if writer.last_frame_idx is None else len(writer)
     total = options.frames or (None if live else source.num_frames)
     began, num_new = time.perf_counter(), 0
-    saves: dict[str, Any] = {}
-    if save_path is not None:
-        saves = {"save_every": options.save_every, "save_path": save_path}
-        saves["before_save"] = writer.flush
     with (
-        _upstream.no_progress_bar(),
         writer,
         tqdm(
             total=total,
@@ -177,7 +174,7 @@ def _track(
             smoothing=0.05,
         ) as bar,
         _stopped_by_ctrl_c() as stop,
-        closing(steps(state, **saves)) as masks,
+        closing(steps) as masks,
     ):
         memory_bar = _MemoryBar(bar, predictor, state, live)
         for frame_idx, obj_ids, mask_logits in masks:
@@ -185,11 +182,11 @@ def _track(
             num_new += 1
             memory_bar.update()
             if stop.is_set() or num_done + num_new == options.frames:
+                if autosave is not None:  # at its end the pass saves itself
+                    writer.flush()
+                    predictor.save_state(state, autosave.path)
                 break
         was_stopped = stop.is_set() and num_done + num_new != total
-        if num_new and save_path is not None:
-            writer.flush()
-            predictor.save_state(state, save_path)
     seconds = time.perf_counter() - began
     dropped = (
         f"; {live.num_dropped} frames dropped, {live.num_reconnects} reconnects" if live else ""
@@ -200,15 +197,15 @@ def _track(
     )
     if not was_stopped:
         return 0
-    print(f"Stopped behind frame {writer.last_frame_idx}. {_how_to_go_on(save_path)}")
+    print(f"Stopped after frame {writer.last_frame_idx}. {_how_to_resume(autosave)}")
     return 130
 
 
-def _how_to_go_on(save_path: Path | None) -> str:
-    if save_path is None:
-        return "It cannot go on there: the source is live, or --save-every is 0."
+def _how_to_resume(autosave: Autosave | None) -> str:
+    if autosave is None:
+        return "It cannot be resumed there: the source is live, or --save-every is 0."
     command = [word for word in sys.argv[1:] if word != "--resume"]
-    return f"To go on: longsam {shlex.join(command)} --resume"
+    return f"To resume: longsam {shlex.join(command)} --resume"
 
 
 @contextmanager
@@ -230,7 +227,9 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 class _MemoryBar:
     """The progress bar, with memory and dropped frames once a second."""
 
-    def __init__(self, bar: Any, predictor: Any, state: Any, live: LiveVideo | None):
+    def __init__(
+        self, bar: Any, predictor: LongVideoPredictor, state: State, live: LiveVideo | None
+    ):
         self._bar, self._predictor, self._state, self._live = bar, predictor, state, live
         self._shown_at = 0.0
 

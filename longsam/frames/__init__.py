@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from longsam.frames.base import EndOfVideoError, FrameSource
+from longsam.frames.base import EndOfVideoError, Frame, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
 from longsam.frames.folder import IMAGE_SUFFIXES, ImageFiles, image_folder
@@ -16,8 +16,10 @@ from longsam.frames.video_file import VideoFile
 Reader = Literal["av", "decord"]
 
 __all__ = [
+    "DecordFile",
     "EndOfStreamError",
     "EndOfVideoError",
+    "Frame",
     "FrameBuffer",
     "FrameSource",
     "ImageFiles",
@@ -25,6 +27,7 @@ __all__ = [
     "LiveVideo",
     "Reader",
     "VideoFile",
+    "is_live",
     "open_source",
 ]
 
@@ -37,12 +40,14 @@ def open_source(
     Args:
         video: A path to a video file or to a folder of images, an indexable of frames, or a live
             source.
-        image_size: Side of the model's square input, in pixels; None keeps the frames' size.
+        image_size: Side of the model's square input, in pixels; None keeps the frames' size
+            (not with the decord reader).
         reader: What decodes video files.
         frames_per_chunk: How many frames the decord reader fetches at once.
 
     Raises:
-        ValueError: The reader is unknown, or the video is of no kind that can be read.
+        ValueError: The reader is unknown, or the video is of no kind that can be read, such as a
+            playlist, which names other files.
         FileNotFoundError: There is no such path.
     """
     if reader not in get_args(Reader):
@@ -59,7 +64,8 @@ def open_source(
                 "paths, or, for a stack in one file, the array that tifffile.imread gives."
             )
         if reader == "decord":
-            assert image_size is not None
+            if image_size is None:
+                raise ValueError('reader="decord" needs an image_size; reader="av" does not.')
             return DecordFile(path, image_size, frames_per_chunk)
         return VideoFile(path, image_size)
     if (

@@ -46,5 +46,18 @@ class FrameSource(ABC):
             EndOfVideoError: There is no such frame: `num_frames` was too high.
         """
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What tells this video from others without decoding all of it; made at each call.
+
+        Returns:
+            32 hex digits: the hash of samples spread over the file, the files or the frames. What
+            lies between the samples is not in it.
+
+        Raises:
+            ValueError: The source is live: what it will give is not known.
+            OSError: A file cannot be read.
+        """
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files and decoders. A closed source cannot be read."""

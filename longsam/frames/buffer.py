@@ -1,10 +1,11 @@
 """The stand-in for upstream's tensor of all frames: a few frames, decoded ahead of their use."""
 
 import hashlib
+import operator
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 """Upstream's defaults in `load_video_frames` (ImageNet, RGB)."""
 
-Step = TypeVar("Step")
+MAX_DIGESTS = 32
+"""How many frames besides frame 0 have a digest at most."""
 
 
 class FrameBuffer:
@@ -25,8 +27,15 @@ class FrameBuffer:
     normalized. The buffer holds the frame in use and up to `frames_per_chunk` frames after it (or
     before it, in reverse) as uint8, and normalizes a frame when it is read.
 
-    While a pass runs (`serve`), one thread at a time decodes half a chunk ahead and ends; nothing
-    runs between chunks or after the pass. Frames read outside a pass are decoded on the spot.
+    What is read inside `reading_ahead` is read ahead: a thread decodes the next chunk and ends. A
+    chunk is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame that is
+    read outside is decoded on the spot, and what was read ahead stays. No thread runs after `pause`
+    or `close`. Several passes or threads may read one buffer: frames are right, but slower.
+
+    Attributes:
+        source: Where frames come from.
+        digests: Frame index to the first 16 hex digits of the SHA-256 of the uint8 frame: of frame
+            0, and of at most 32 others, spread over those that were read.
 
     Args:
         source: Where frames come from. The buffer owns it.
@@ -47,8 +56,11 @@ class FrameBuffer:
         self.source = source
         self.device = device
         self.dtype = dtype
-        num_ahead = min(frames_per_chunk, source.num_frames)
-        shape = (num_ahead + 1, image_size, image_size, 3)
+        self.digests: dict[int, str] = {}
+        self._digest_every = 1
+        self._num_ahead = min(frames_per_chunk, source.num_frames)
+        self._chunk_size = (self._num_ahead + 1) // 2
+        shape = (self._num_ahead + 1, image_size, image_size, 3)
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
             # Frames cross while the model computes: from pinned memory, on a stream of their own.
@@ -56,12 +68,11 @@ class FrameBuffer:
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         else:
             self._slots = np.empty(shape, dtype=np.uint8)
-        self._num_per_read = (num_ahead + 1) // 2
-        self.first_frame_digest: str | None = None  # of frame 0, once it is read
-        self._slot_of: dict[int, int] = {}
-        self._condition = threading.Condition()  # guards _slot_of and the reader's outcome
-        self._reader: _ReadAhead | None = None
-        self._step = 0  # `direction`
+        self._frames: dict[int, Future[None]] = {}  # done when the frame is in its slot
+        self._reader: ThreadPoolExecutor | None = None  # of one chunk
+        self._lock = threading.RLock()  # one reader at a time; its thread needs no lock
+        self._pass = threading.local()
+        self._is_closed = False
         self._mean = torch.tensor(IMAGE_MEAN, dtype=torch.float32, device=device)[:, None, None]
         self._std = torch.tensor(IMAGE_STD, dtype=torch.float32, device=device)[:, None, None]
         # On a GPU, dividing by a Python number multiplies by its reciprocal, which rounds
@@ -73,8 +84,9 @@ class FrameBuffer:
 
     @property
     def direction(self) -> int:
-        """1 while a forward pass computes a frame, -1 in reverse, else 0."""
-        return self._step
+        """1 while a forward pass of this thread computes a frame, -1 in reverse, else 0."""
+        direction: int = getattr(self._pass, "direction", 0)
+        return direction
 
     @property
     def num_bytes(self) -> int:
@@ -102,45 +114,175 @@ class FrameBuffer:
         self.check(frame_idx, "start_frame_idx")
 
     def __getitem__(self, frame_idx: int) -> torch.Tensor:
-        """One frame, 3 x S x S, normalized, equal to upstream's."""
+        """One frame, 3 x S x S, normalized, equal to upstream's.
+
+        Raises:
+            IndexError: There is no such frame.
+            RuntimeError: The frame cannot be read, or the buffer is closed.
+        """
+        frame_idx = operator.index(frame_idx)  # of any type of whole number
         if not 0 <= frame_idx < len(self):
             raise IndexError(f"frame {frame_idx} is outside the {len(self)} frames of the video")
-        if self._step:
-            frame = self._slots[self._wait_for(frame_idx)]
-        elif frame_idx in self._slot_of:
-            frame = self._slots[self._slot_of[frame_idx]]
-        else:
-            self._stop_reader()
-            (frame,) = self.source.read(frame_idx, frame_idx + 1)
-        if frame_idx == 0 and self.first_frame_digest is None:
-            self.first_frame_digest = hashlib.sha256(frame.tobytes()).hexdigest()[:16]
-        return self._normalize(frame)
+        with self._lock:
+            self._check_is_open()
+            if self.direction:
+                frame = self._next_of_pass(frame_idx, self.direction)
+            else:
+                frame = self._on_the_spot(frame_idx)
+            self._note_digest(frame_idx, frame)
+            return self._normalize(frame)
 
-    def serve(
-        self, steps: Generator[Step, None, None], *, reverse: bool
-    ) -> Generator[Step, None, None]:
-        """Yield from the steps of a pass, decoding ahead of the frames that they read.
+    def digest(self, frame_idx: int) -> str:
+        """The digest of one frame, which is read for it; compare with `digests`.
 
-        Only what the steps themselves read counts: between two steps the caller may read any frame
-        without disturbing what was decoded ahead. When the pass ends, is closed or fails, no thread
-        is left.
+        Raises:
+            RuntimeError: The frame cannot be read, or the buffer is closed.
         """
+        with self._lock:
+            self._check_is_open()
+            return _digest(self._on_the_spot(frame_idx))
+
+    @contextmanager
+    def reading_ahead(self, direction: int) -> Iterator[None]:
+        """While open, what this thread reads is read ahead.
+
+        Open it for each step of a pass, `with images.reading_ahead(1): step = next(steps)`, so that
+        what the caller reads between two steps does not count. Call `pause` after the last step.
+
+        Args:
+            direction: 1 for a forward pass, -1 in reverse.
+        """
+        before, self._pass.direction = self.direction, direction
         try:
-            while True:
-                with self._computing(-1 if reverse else 1):
-                    try:
-                        step = next(steps)
-                    except StopIteration:
-                        return
-                yield step
+            yield
         finally:
-            steps.close()
-            self._stop_reader()
+            self._pass.direction = before
+
+    def pause(self) -> None:
+        """Stop reading ahead, and wait for the thread to end; what is decoded stays."""
+        with self._lock:
+            self._stop_reading()
 
     def close(self) -> None:
-        """Stop decoding and release the source."""
-        self._stop_reader()
-        self.source.close()
+        """Stop reading and release the source; a frame that is read later raises RuntimeError."""
+        with self._lock:
+            self._is_closed = True
+            self._stop_reading()
+            self.source.close()
+
+    def _check_is_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(
+                f"{self.source.name} is closed, so its frames cannot be read. Open it again with "
+                "init_state."
+            )
+
+    # Reading --------------------------------------------------------------------------------
+
+    def _on_the_spot(self, frame_idx: int) -> Frame:
+        if not self._is_held(frame_idx):
+            self._stop_reading()
+        if self._is_held(frame_idx):  # perhaps only now
+            return self._slot(frame_idx)
+        (frame,) = self.source.read(frame_idx, frame_idx + 1)
+        return frame
+
+    def _next_of_pass(self, frame_idx: int, step: int) -> Frame:
+        """A frame that a pass reads, once it is decoded; those after it are read ahead."""
+        self._keep_only(frame_idx, step)
+        if frame_idx not in self._frames:
+            self._read_chunk(frame_idx, step)
+        try:
+            self._frames[frame_idx].result()
+            frame = self._slot(frame_idx)
+        except CancelledError:  # a frame before it, in its chunk, could not be read
+            del self._frames[frame_idx]
+            self._stop_reading()
+            (frame,) = self.source.read(frame_idx, frame_idx + 1)
+            return frame
+        except Exception:
+            del self._frames[frame_idx]  # the next attempt reads it again
+            raise
+        self._read_ahead(frame_idx, step)
+        return frame
+
+    def _keep_only(self, frame_idx: int, step: int) -> None:
+        """Free the slots of all frames but those that lie ahead of a pass."""
+        ahead = range(frame_idx, frame_idx + step * (self._num_ahead + 1), step)
+        others = [held for held in self._frames if held not in ahead]
+        if not all(self._frames[held].done() for held in others):
+            self._stop_reading()
+        for held in others:
+            self._frames.pop(held, None)
+
+    def _read_ahead(self, frame_idx: int, step: int) -> None:
+        """Start to read the next chunk, if there is room for it and none is being read."""
+        ahead = frame_idx + step
+        while (future := self._frames.get(ahead)) is not None:
+            if not future.done() or future.exception() is not None:
+                return  # being read, or not readable: the pass gets there first
+            ahead += step
+        chunk = self._rest_of_chunk(ahead, step)
+        if chunk and max(abs(chunk[0] - frame_idx), abs(chunk[-1] - frame_idx)) <= self._num_ahead:
+            self._read_chunk(ahead, step)
+
+    def _rest_of_chunk(self, frame_idx: int, step: int) -> range:
+        """A frame and those of its chunk that come after it in a pass, up to one that is held."""
+        start = frame_idx // self._chunk_size * self._chunk_size
+        stop = min(start + self._chunk_size, len(self))
+        if not start <= frame_idx < stop or frame_idx < 0:
+            return range(0)
+        last = frame_idx
+        while start <= last + step < stop and last + step not in self._frames:
+            last += step
+        return range(min(frame_idx, last), max(frame_idx, last) + 1)
+
+    def _read_chunk(self, frame_idx: int, step: int) -> None:
+        """Start to read the rest of a frame's chunk, in a thread that ends with it."""
+        self._stop_reading()
+        frames = self._rest_of_chunk(frame_idx, step)
+        arrays = zip(frames, self.source.read(frames.start, frames.stop), strict=False)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="longsam-read-ahead")
+        for ahead in frames:
+            self._frames[ahead] = self._reader.submit(self._fill_slot, ahead, arrays)
+        self._reader.shutdown(wait=False)
+
+    def _fill_slot(self, frame_idx: int, arrays: Iterator[tuple[int, Frame]]) -> None:
+        read = next(arrays, None)
+        if read is None:
+            raise CancelledError  # a frame before it failed, which has ended the iterator
+        assert read[0] == frame_idx
+        self._slot(frame_idx)[:] = read[1]
+
+    def _stop_reading(self) -> None:
+        """End the thread, if one runs; what it has decoded stays."""
+        if self._reader is None:
+            return
+        # The last first: otherwise the thread could start one after a frame that is cancelled.
+        for held, future in reversed(list(self._frames.items())):
+            if future.cancel():
+                del self._frames[held]
+        self._reader.shutdown(wait=True)
+        self._reader = None
+
+    def _is_held(self, frame_idx: int) -> bool:
+        future = self._frames.get(frame_idx)
+        return future is not None and future.done() and future.exception() is None
+
+    def _slot(self, frame_idx: int) -> Frame:
+        """Where a frame lies: frames ahead of a pass are no more than slots, so none share one."""
+        slot: Frame = self._slots[frame_idx % len(self._slots)]
+        return slot
+
+    # What becomes of a frame ----------------------------------------------------------------
+
+    def _note_digest(self, frame_idx: int, frame: Frame) -> None:
+        if frame_idx in self.digests or frame_idx % self._digest_every:
+            return
+        self.digests[frame_idx] = _digest(frame)
+        while len(self.digests) - (0 in self.digests) > MAX_DIGESTS:
+            self._digest_every *= 2
+            self.digests = {i: d for i, d in self.digests.items() if i % self._digest_every == 0}
 
     def _normalize(self, frame: Frame) -> torch.Tensor:
         image = self._copied_to_device(frame).permute(2, 0, 1).contiguous()
@@ -155,90 +297,6 @@ class FrameBuffer:
         self._copies.synchronize()  # with this copy alone: its slot may now be written again
         return image
 
-    @contextmanager
-    def _computing(self, step: int) -> Iterator[None]:
-        self._step = step
-        try:
-            yield
-        finally:
-            self._step = 0
 
-    def _wait_for(self, frame_idx: int) -> int:
-        """The slot of a frame of the pass, once it is decoded; what the pass has left is freed."""
-        with self._condition:
-            for held in list(self._slot_of):
-                if (held - frame_idx) * self._step < 0:
-                    del self._slot_of[held]
-            while frame_idx not in self._slot_of:
-                reader = self._reader
-                if reader is not None and reader.is_reading:
-                    reader.is_cancelled |= frame_idx not in reader.frames
-                    self._condition.wait()
-                elif reader is not None and reader.error and frame_idx in reader.frames:
-                    self._reader = None
-                    raise reader.error
-                else:
-                    self._slot_of.clear()
-                    self._start_reader(frame_idx)
-            self._read_on(frame_idx)
-            return self._slot_of[frame_idx]
-
-    def _read_on(self, frame_idx: int) -> None:
-        """Start decoding the next half chunk, if there is room for it and none is on its way."""
-        if self._reader is not None and (self._reader.is_reading or self._reader.error):
-            return
-        while frame_idx in self._slot_of:
-            frame_idx += self._step
-        self._start_reader(frame_idx)
-
-    def _start_reader(self, frame_idx: int) -> None:
-        """Start decoding half a chunk from a frame on, in the direction of the pass."""
-        if self._step > 0:
-            frames = range(frame_idx, min(frame_idx + self._num_per_read, len(self)))
-        else:
-            frames = range(max(frame_idx - self._num_per_read + 1, 0), frame_idx + 1)
-        used = set(self._slot_of.values())
-        free = [slot for slot in range(len(self._slots)) if slot not in used]
-        if 0 < len(frames) <= len(free):
-            if self._reader is not None:
-                self._reader.join()  # it has read all and needs no lock to end: two never overlap
-            self._reader = _ReadAhead(self, frames, free[: len(frames)])
-            self._reader.start()
-
-    def _stop_reader(self) -> None:
-        """End the reading thread, if one runs; what it has decoded stays."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.is_cancelled = True
-            reader.join()
-
-
-class _ReadAhead(threading.Thread):
-    """Decodes one range of frames into free slots of the buffer, and ends."""
-
-    def __init__(self, buffer: FrameBuffer, frames: range, slots: list[int]):
-        super().__init__(name="longsam-read-ahead")
-        self.frames = frames
-        self.is_reading = True
-        self.is_cancelled = False
-        self.error: Exception | None = None
-        self._buffer = buffer
-        self._slots = slots
-
-    def run(self) -> None:
-        buffer = self._buffer
-        try:
-            arrays = buffer.source.read(self.frames.start, self.frames.stop)
-            for frame_idx, slot, array in zip(self.frames, self._slots, arrays, strict=True):
-                buffer._slots[slot] = array
-                with buffer._condition:
-                    buffer._slot_of[frame_idx] = slot
-                    buffer._condition.notify()
-                if self.is_cancelled:
-                    return
-        except Exception as error:  # whatever it is, the pass raises it when it gets there
-            self.error = error
-        finally:
-            with buffer._condition:
-                self.is_reading = False
-                buffer._condition.notify()
+def _digest(frame: Frame) -> str:
+    return hashlib.sha256(np.ascontiguousarray(frame).data.cast("B")).hexdigest()[:16]

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from longsam.frames import fingerprints
 from longsam.frames.base import Frame, FrameSource
+from longsam.frames.ffmpeg import is_playlist, open_video
+from longsam.frames.video_file import VideoFile
 
 
 class DecordFile(FrameSource):
@@ -17,8 +20,12 @@ class DecordFile(FrameSource):
     decord decodes as far ahead as it can, whoever reads, until the whole video lies in memory; only
     a seek stops it. So each chunk is fetched with `get_batch` and a seek follows at once. After a
     seek decord gives wrong frames in some files (open GOPs, edit lists, MPEG-TS, B-frames in AVI),
-    without saying so; therefore each chunk starts with the last frame of the one before, and the
-    two must be equal.
+    without saying so. Therefore all frames of a chunk that does not start at frame 0 are compared
+    with those of `VideoFile`, which takes its time again. An overlap with the chunk before is not
+    enough: where nothing moves, frames are equal.
+
+    decord's FFmpeg cannot be told which formats to open, so playlists are refused by what PyAV's
+    says of the file. For files from somebody else the reader "av" is the safe one.
 
     Args:
         path: The file.
@@ -28,8 +35,10 @@ class DecordFile(FrameSource):
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: decord is not installed.
-        ValueError: decord cannot open the file.
+        ValueError: decord cannot open the file, or it is a playlist.
     """
+
+    path: Path
 
     def __init__(self, path: Path, image_size: int, frames_per_chunk: int):
         try:
@@ -37,15 +46,16 @@ class DecordFile(FrameSource):
         except ImportError as error:
             raise ImportError(
                 'reader="decord" needs the package decord, which is not installed. Install it with '
-                "`pip install decord` (it has wheels for x86-64 only), or use the default "
-                'reader="av".'
+                '`pip install "longsam[decord]"`, or use the default reader="av".'
             ) from error
         if not path.exists():
             raise FileNotFoundError(f"There is no video file or image folder at {path}.")
         self.name = str(path)
         self.path = path
+        self._image_size = image_size
         self._frames_per_chunk = frames_per_chunk
-        self._last: tuple[int, Frame] | None = None
+        self._exact: VideoFile | None = None  # opened when first needed
+        self._check_is_no_playlist()
         try:
             # Upstream takes the size from a frame too: the header does not know of rotation.
             first = decord.VideoReader(self.name, num_threads=1).next()
@@ -62,27 +72,59 @@ class DecordFile(FrameSource):
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         for chunk_start in range(start, stop, self._frames_per_chunk):
             chunk_stop = min(chunk_start + self._frames_per_chunk, stop)
-            yield from self._chunk(chunk_start, chunk_stop)
+            frames = self._get_batch(chunk_start, chunk_stop)
+            yield from self._checked(frames, chunk_start) if chunk_start > 0 else frames
 
-    def _chunk(self, start: int, stop: int) -> list[Frame]:
-        overlap = self._last is not None and self._last[0] == start - 1
-        first = start - 1 if overlap else start
-        frames = list(_as_numpy(self._get_batch(first, stop)))
-        if overlap:
-            assert self._last is not None
-            if not np.array_equal(frames.pop(0), self._last[1]):
-                raise RuntimeError(
-                    f"{self.name}: decord gives another frame {start - 1} after a seek than before "
-                    "it, so its frames cannot be trusted in this file (open GOPs, edit lists and "
-                    f"MPEG-TS do this). Use the default "
-                    'reader="av".'
-                )
-        self._last = (stop - 1, frames[-1].copy())
-        return frames
+    def fingerprint(self) -> str:
+        return fingerprints.of_file(self.path)
 
-    def _get_batch(self, start: int, stop: int) -> Any:
+    def close(self) -> None:
+        self._reader = None
+        if self._exact is not None:
+            self._exact.close()
+
+    def _check_is_no_playlist(self) -> None:
         try:
-            return self._reader.get_batch(range(start, stop))
+            container, _ = open_video(self.path)
+        except ValueError as error:
+            why = str(error).removeprefix(f"{self.path} ")
+            raise ValueError(
+                f'{self.path} cannot be opened by decord or by reader="av": it {why}'
+            ) from error
+        container.close()
+        if is_playlist(self.path):
+            raise ValueError(
+                f"{self.path} cannot be opened by decord: it starts as a playlist does, and decord "
+                'would follow it. Use the default reader="av".'
+            )
+
+    def _checked(self, frames: Frame, start: int) -> Iterator[Frame]:
+        """Frames that decord gave after a seek, each once it is known to be right."""
+        exact = self._exact_frames(start, start + len(frames))
+        for frame_idx, frame in enumerate(frames, start):
+            if not np.array_equal(frame, next(exact)):
+                raise RuntimeError(
+                    f"{self.name}: decord gives another frame {frame_idx} after a seek than "
+                    "without, so its frames cannot be trusted in this file (open GOPs, edit lists "
+                    'and MPEG-TS do this). Use the default reader="av".'
+                )
+            yield frame
+
+    def _exact_frames(self, start: int, stop: int) -> Iterator[Frame]:
+        try:
+            if self._exact is None:
+                self._exact = VideoFile(self.path, self._image_size)
+            yield from self._exact.read(start, stop)
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(
+                f"{self.name}: decord gave frames {start} to {stop - 1}, which cannot be checked "
+                f"({_first_line(error)})"
+            ) from error
+
+    def _get_batch(self, start: int, stop: int) -> Frame:
+        """Frames start .. stop - 1, in one array."""
+        try:
+            return _as_numpy(self._reader.get_batch(range(start, stop)))
         except Exception as error:  # decord raises its own error and several of Python's
             raise RuntimeError(
                 f"{self.name}: decord cannot read frames {start} to {stop - 1} of "
@@ -98,9 +140,6 @@ class DecordFile(FrameSource):
         if sys.platform == "linux":
             # The queues were many small blocks, which glibc keeps unless told.
             ctypes.CDLL(None).malloc_trim(0)
-
-    def close(self) -> None:
-        self._reader = None
 
 
 def _first_line(error: Exception) -> str:

@@ -2,10 +2,11 @@
 
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from longsam._warn import warn
+from longsam.frames import fingerprints
 from longsam.frames.base import Frame, FrameSource
 from longsam.frames.images import open_image, resize
 
@@ -50,6 +51,9 @@ class ImageFiles(FrameSource):
                     )
                 yield resize(image, self._image_size)
 
+    def fingerprint(self) -> str:
+        return fingerprints.of_images(self._paths)
+
 
 def image_folder(path: Path, image_size: int | None) -> ImageFiles:
     """The images of a folder as a video.
@@ -57,7 +61,7 @@ def image_folder(path: Path, image_size: int | None) -> ImageFiles:
     Names that are all integers ("0.jpg", "00001.jpg") sort by number, as upstream sorts them;
     other names sort in natural order ("shot2_frame10" after "shot2_frame9"). Where there are JPEGs
     only these are frames, as in upstream, so that masks stored beside them as PNGs do no harm.
-    Hidden files and other kinds of files are passed over.
+    Hidden files and other kinds of files are skipped.
 
     Raises:
         ValueError: The folder holds no images.
@@ -74,10 +78,9 @@ def image_folder(path: Path, image_size: int | None) -> ImageFiles:
         )
     jpegs = [name for name in names if name.lower().endswith(JPEG_SUFFIXES)]
     if jpegs and len(jpegs) < len(names):
-        warnings.warn(
+        warn(
             f"{path} holds {len(jpegs)} JPEGs and {len(names) - len(jpegs)} other images; only the "
-            "JPEGs are frames, as in upstream. For others, give a list of paths.",
-            stacklevel=2,
+            "JPEGs are frames, as in upstream. For others, give a list of paths."
         )
     names = jpegs or names
     stems = {name: os.path.splitext(name)[0] for name in names}

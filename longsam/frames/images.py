@@ -1,39 +1,71 @@
 """Single images: read and resized exactly as upstream reads its JPEG folders."""
 
+import struct
 from os import PathLike, fspath
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from longsam.frames.base import Frame
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""What an image's content may be, whatever its name says. Pillow reads others, EPS among them, for
+which it runs a program."""
+
 
 def open_image(path: str | PathLike[str]) -> Image.Image:
-    """Open an image file of 8 bits a channel (or fewer).
+    """Read an image file of 8 bits a channel (or fewer).
 
     Raises:
         FileNotFoundError: There is no such file.
-        RuntimeError: The file is no image, is damaged, or has several pages or more than 8 bits a
-            channel.
+        RuntimeError: The file is no image of these formats, is damaged, or has too many pixels,
+            several pages or more than 8 bits a channel.
     """
     try:
-        image = Image.open(path)
-        image.load()
+        with open(path, "rb") as file:
+            image = _identified(file)
+            _check_is_one_frame(image, path)
+            image.load()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no image at {fspath(path)}.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise RuntimeError(
             f"{fspath(path)} cannot be read as an image ({error}). Replace or remove the file."
         ) from error
-    try:
-        _check_is_one_frame(image, path)
-    except RuntimeError:
-        image.close()
-        raise
     return image
 
 
+def _identified(file: IO[bytes]) -> Image.Image:
+    """An image whose header is read, not its pixels.
+
+    `PIL.Image.open` with these formats, less its check of the size: that one warns, and nobody can
+    turn a warning into an error in one thread only.
+    """
+    Image.preinit()
+    if not Image.OPEN.keys() >= set(FORMATS):
+        Image.init()
+    start = file.read(16)
+    for name in FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(start) is not True:
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # it only starts as this format does
+    raise UnidentifiedImageError(f"it is none of {', '.join(FORMATS)}")
+
+
 def _check_is_one_frame(image: Image.Image, path: str | PathLike[str]) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise RuntimeError(
+            f"{fspath(path)} is {image.width}x{image.height} pixels, more than the limit of "
+            f"{limit:,} pixels that protects against small files that unpack to gigabytes. Scale "
+            "it down, or, if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+        )
     num_pages = getattr(image, "n_frames", 1)
     if num_pages > 1:
         raise RuntimeError(

@@ -1,11 +1,9 @@
 """The last frames of a live source, which upstream reads as its tensor of all frames."""
 
-from collections.abc import Generator
-
 import torch
 
 from longsam.frames.base import EndOfVideoError
-from longsam.frames.buffer import FrameBuffer, Step
+from longsam.frames.buffer import FrameBuffer
 from longsam.frames.live import LiveVideo
 
 
@@ -51,6 +49,7 @@ class LiveBuffer(FrameBuffer):
             self.check(frame_idx, "start_frame_idx")
 
     def __getitem__(self, frame_idx: int) -> torch.Tensor:
+        self._check_is_open()
         held = self.held
         if frame_idx == held.stop:
             self.advance()
@@ -60,11 +59,6 @@ class LiveBuffer(FrameBuffer):
                 f"{held.stop - 1} are."
             )
         return self._normalize(self._slots[frame_idx % len(self._slots)])
-
-    def serve(
-        self, steps: Generator[Step, None, None], *, reverse: bool
-    ) -> Generator[Step, None, None]:
-        yield from steps
 
     def advance(self) -> int:
         """Wait for the next frame and hold it; returns its index.

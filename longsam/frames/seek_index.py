@@ -7,7 +7,7 @@ import av
 from tqdm import tqdm
 
 MAX_KEYFRAMES = 4096
-"""Most keyframes that are remembered; beyond it every second one is dropped, so that the index
+"""Most keyframes that are remembered; above it every second one is dropped, so that the index
 of a video of any length stays within about 0.5 MB and seeks decode a little more."""
 
 
@@ -43,7 +43,7 @@ class SeekIndex:
         return self._keyframes[self._end(frame_idx) - 1]
 
     def first(self) -> Keyframe | None:
-        """The first known keyframe behind the start of the file."""
+        """The first known keyframe after the start of the file."""
         return self._keyframes[1] if len(self._keyframes) > 1 else None
 
     def contradicts(self, keyframe: Keyframe) -> bool:
@@ -76,7 +76,7 @@ class PacketScan:
     a keyframe and shown before it (leading pictures, in open GOPs) count towards its index.
 
     Args:
-        container: The file, newly opened; the scan keeps it and goes on from where it stopped.
+        container: The file, newly opened; the scan keeps it and resumes where it stopped.
         stream: Its video stream.
         first_pts: Time stamp of frame 0; what comes before it cannot be decoded. None if frames
             carry no time stamps; then nothing is noted and only the count is right.
@@ -126,7 +126,7 @@ class PacketScan:
                 try:
                     packet = next(self._packets, None)
                 except (av.FFmpegError, OSError):
-                    packet = None  # damaged: what comes behind cannot be counted
+                    packet = None  # damaged: what follows cannot be counted
                 if packet is None:
                     for keyframe in self._unsettled:
                         self._settle(keyframe)

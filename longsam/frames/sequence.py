@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from longsam.frames import fingerprints
 from longsam.frames.base import Frame, FrameSource
 from longsam.frames.folder import ImageFiles
 from longsam.frames.images import resize
@@ -46,6 +47,9 @@ class FrameSequence(FrameSource):
                     "frames of a video must have one size."
                 )
             yield resize(Image.fromarray(frame), self._image_size)
+
+    def fingerprint(self) -> str:
+        return fingerprints.of_frames(self.num_frames, self._frame)
 
     def _frame(self, frame_idx: int) -> Frame:
         return as_frame(self._frames[frame_idx], frame_idx, self.name)

@@ -1,28 +1,27 @@
 """Video files, decoded by FFmpeg through PyAV, frame by frame."""
 
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 
+from longsam._warn import warn
+from longsam.frames import fingerprints
 from longsam.frames.base import EndOfVideoError, Frame, FrameSource
+from longsam.frames.ffmpeg import (
+    Scaler,
+    decoded_from_the_first,
+    displayed_size,
+    open_video,
+    reason,
+    rotation_of,
+)
 from longsam.frames.seek_index import Keyframe, PacketScan, SeekIndex
-
-MAX_DECODER_THREADS = 4
-"""Each decoder thread holds a decoded frame (12 MB at 4K); four outrun every SAM 2 model."""
 
 CODECS_THAT_PACK_FRAMES = ("mpeg4", "msmpeg4v3", "msmpeg4v2")
 """Xvid and DivX put two frames into one packet, so what follows a keyframe depends on whether
 decoding has started there. Jumps in such files decode from the start."""
-
-MAX_UNDECODABLE_PACKETS = 1000
-"""A recording that was cut at any place may start with so many packets before a keyframe."""
 
 FORWARD_WITHOUT_SEEKING = 256
 """A jump ahead of at most so many frames, with no keyframe known on the way, is decoded through."""
@@ -32,11 +31,12 @@ class VideoFile(FrameSource):
     """A file of any format FFmpeg reads, decoded in one sequential pass.
 
     The frames are those that `decord.VideoReader(path, width=S, height=S)` gives when iterated, bit
-    for bit where decord reads the file rightly: FFmpeg's bilinear scaling to RGB, after rotation.
+    for bit where decord reads the file correctly: FFmpeg's bilinear scaling to RGB, after rotation.
     Jumps and reverse reading seek to a keyframe by its time stamp and decode on from there.
 
     Attributes:
         rotation: How frames are turned for display, in degrees counterclockwise.
+        codec: FFmpeg's names of the codec and of the format of its pixels, "h264, yuv420p".
 
     Args:
         path: The file.
@@ -44,7 +44,7 @@ class VideoFile(FrameSource):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is empty, is not video, or has no video stream.
+        ValueError: The file is empty, is not video, is a playlist, or has no video stream.
         RuntimeError: The first frame cannot be decoded.
     """
 
@@ -57,10 +57,9 @@ class VideoFile(FrameSource):
             raise ValueError(f"{path} is empty (0 bytes); copy or record it again.")
         self.name = str(path)
         self.path = path
-        self._image_size = image_size
         self._index = SeekIndex()
         self._scan: PacketScan | None = None
-        self._scaler: Scaler | None = None
+        self._scaler = Scaler(image_size)
         self._decoded_until = 0
         self._has_jumped = False
         self._warned_of_damage = False
@@ -70,18 +69,21 @@ class VideoFile(FrameSource):
         self._pending: av.VideoFrame | None = first  # decoded, and not yet read
         self._first_pts = self._last_pts = first.pts
         codec = self._stream.codec_context.name
+        self.codec = f"{codec}, {self._stream.codec_context.pix_fmt}"
         self._can_seek = first.pts is not None and codec not in CODECS_THAT_PACK_FRAMES
         self._coded_size = (first.height, first.width)
-        sideways = first.rotation % 360 in {90, 270}
-        self.frame_size = (first.width, first.height) if sideways else self._coded_size
+        self.frame_size = displayed_size(first)
         self.frame_rate = self._stream.average_rate
-        self.rotation = first.rotation % 360
+        self.rotation = rotation_of(first)
         self.num_frames = self._stated_num_frames() or self._counted_num_frames()
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         self._go_to(start)
         for _ in range(start, stop):
-            yield self._scaled(self._next())
+            yield self._scaler.run(self._next())
+
+    def fingerprint(self) -> str:
+        return fingerprints.of_file(self.path)
 
     def close(self) -> None:
         self._container.close()
@@ -100,7 +102,7 @@ class VideoFile(FrameSource):
         return stated
 
     def _lacks_packets(self) -> bool:
-        """Whether the header tells of packets behind the end of the file."""
+        """Whether the header lists packets past the end of the file."""
         entries = self._stream.index_entries
         last = entries[len(entries) - 1] if len(entries) else None
         return last is not None and last.pos + last.size > self._container.size
@@ -111,49 +113,24 @@ class VideoFile(FrameSource):
         self._can_seek &= scan.agrees
         stated = (self._container.duration or 0) / av.time_base
         if scan.agrees and self._stream.time_base and stated - 1 > 1.1 * scan.seconds:
-            warnings.warn(
+            warn(
                 f"{self.path} states a length of {stated:.1f} s, but its video ends after "
                 f"{scan.seconds:.1f} s ({scan.num_frames} frames); it seems to be cut off.",
-                stacklevel=2,
             )
         return scan.num_frames
 
     def _open_scan(self) -> PacketScan:
         if self._scan is None:
-            container, stream = self._open()
+            container, stream = open_video(self.path)
             self._scan = PacketScan(container, stream, self._first_pts, self._index)
         return self._scan
 
     # Decoding in order ----------------------------------------------------------------------
 
-    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
-        try:
-            container = open_container(self.path)
-        except (av.FFmpegError, OSError) as error:
-            raise ValueError(
-                f"{self.path} cannot be opened as a video ({reason(error)}). Check that it "
-                "plays; a recording that was cut off may need its index repaired, and "
-                "`ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4` converts what FFmpeg can read."
-            ) from error
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or (
-            stream.disposition & av.stream.Disposition.attached_pic
-        ):
-            container.close()
-            raise ValueError(f"{self.path} has no video stream (only sound or cover art?).")
-        if stream.codec_context is None:  # PyAV's stubs do not say that there may be none
-            container.close()
-            raise ValueError(
-                f"{self.path} has video of a codec that FFmpeg cannot decode; is it damaged?"
-            )
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(MAX_DECODER_THREADS, os.cpu_count() or 1)
-        return container, stream
-
     def _rewind(self) -> None:
-        """Open the file anew, at its start."""
-        self._container, self._stream = self._open()
-        self._frames = _decoded_from_the_first(self._container, self._stream)
+        """Open the file again, at its start."""
+        self._container, self._stream = open_video(self.path)
+        self._frames = decoded_from_the_first(self._container, self._stream)
         self._next_idx = 0
         self._pending = None
         self._last_pts = None
@@ -179,7 +156,7 @@ class VideoFile(FrameSource):
         raise RuntimeError(
             f"{self.path}: frame {frame_idx} of {self.num_frames} cannot be decoded ({why}); "
             f"the file is cut off or damaged there. Frames 0 to {frame_idx - 1} are good, and so "
-            "are their masks. To go on past the damage, prompt a frame behind the next keyframe "
+            "are their masks. To continue past the damage, prompt a frame after the next keyframe "
             "and start there, or repair the file with "
             "`ffmpeg -err_detect ignore_err -i INPUT -c:v libx264 OUTPUT.mp4`."
         )
@@ -203,33 +180,31 @@ class VideoFile(FrameSource):
             )
         if frame.is_corrupt and not self._warned_of_damage:
             self._warned_of_damage = True
-            warnings.warn(
+            warn(
                 f"{self.path}: frame {frame_idx} is damaged; the decoder filled in what is "
                 "missing. Masks from here on may suffer. Later damage is not reported.",
-                stacklevel=2,
             )
         if self._next_idx == self.num_frames:
             self._check_end()
         return frame
 
     def _check_end(self) -> None:
-        """Warn where the file goes on after the last frame that was stated or counted."""
+        """Warn where the file continues after the last frame that was stated or counted."""
         try:
             self._pending = next(self._frames, None)
         except (av.FFmpegError, OSError):
             return
         if self._pending is not None:
-            warnings.warn(
+            warn(
                 f"{self.path} should hold {self.num_frames} frames but holds more; those after "
                 f"frame {self.num_frames - 1} are not read. `ffmpeg -i INPUT -c copy OUTPUT.mp4` "
-                "writes the file anew, with the right count.",
-                stacklevel=2,
+                "writes the file again, with the right count.",
             )
 
     # Jumps ----------------------------------------------------------------------------------
 
     def _check_time_stamp(self, frame: av.VideoFrame, frame_idx: int) -> None:
-        """Note a keyframe met in order; find out files whose time stamps do not tell the frame."""
+        """Note a keyframe met in order; find out whether time stamps identify frames."""
         if frame.pts is None or (self._last_pts is not None and frame.pts <= self._last_pts):
             self._can_seek = False  # joined recordings: the same time comes twice
         elif frame.key_frame:
@@ -237,17 +212,16 @@ class VideoFile(FrameSource):
             self._can_seek = not self._index.contradicts(keyframe)
             self._index.add(keyframe)
         if not self._can_seek and self._has_jumped:
-            warnings.warn(
-                f"{self.path}: time stamps do not tell the frames from frame {frame_idx} on, so "
-                "frames behind it that were reached by a jump before (prompts ahead of tracking, "
-                "reverse) may have been others. From now on jumps decode all that lies between.",
-                stacklevel=2,
+            warn(
+                f"{self.path}: time stamps do not identify frames from frame {frame_idx} on, so "
+                "later frames that were reached by a jump before (prompts ahead of tracking, "
+                "reverse) may have been others. From now on jumps decode all frames between.",
             )
 
     def _go_to(self, target: int) -> None:
         """Make `target` the next frame that is read."""
         if self._next_idx >= 0 and 0 <= target - self._next_idx <= FORWARD_WITHOUT_SEEKING:
-            with suppress(RuntimeError):  # damaged on the way: try a keyframe behind the damage
+            with suppress(RuntimeError):  # damaged on the way: try a keyframe after the damage
                 self._skip_to_frame(target)
                 return
         if self._can_seek and self._index.known_until < target:
@@ -262,7 +236,7 @@ class VideoFile(FrameSource):
         self._skip_to_frame(target)
 
     def _try_first_keyframe(self) -> None:
-        """Before the first seek: hold the packet scan against what decoding gives at the start.
+        """Before the first seek: compare the packet scan with what decoding gives at the start.
 
         A recording that was cut between keyframes starts with packets that hold no frame.
         """
@@ -278,7 +252,7 @@ class VideoFile(FrameSource):
             self._next()
 
     def _seek(self, keyframe: Keyframe) -> None:
-        """Make a keyframe the next frame, or an earlier one where the file will not have it."""
+        """Make a keyframe the next frame, or an earlier one if the file cannot seek there."""
         while keyframe.pts is not None:
             if self._lands_on(keyframe.pts):
                 self._next_idx = keyframe.frame_idx
@@ -287,7 +261,7 @@ class VideoFile(FrameSource):
         self._rewind()
 
     def _lands_on(self, pts: int) -> bool:
-        """Seek to a time stamp and decode up to its frame; False if the seek landed behind it."""
+        """Seek to a time stamp and decode up to its frame; False if the seek landed after it."""
         self._pending = None
         try:
             self._container.seek(pts, stream=self._stream, backward=True)
@@ -302,114 +276,3 @@ class VideoFile(FrameSource):
         except (av.FFmpegError, OSError):
             pass  # damaged, or the format cannot seek
         return False
-
-    # Scaling --------------------------------------------------------------------------------
-
-    def _scaled(self, frame: av.VideoFrame) -> Frame:
-        kind = (frame.format.name, frame.rotation % 360)
-        if self._scaler is None or self._scaler.kind != kind:
-            self._scaler = Scaler(frame, self._image_size)
-        return self._scaler.run(frame)
-
-
-class Scaler:
-    """FFmpeg's filters that turn a decoded frame into the model's input, as decord does.
-
-    decord 0.6.0 builds "transpose (for rotation), scale with SWS_BILINEAR, format rgb24" on FFmpeg
-    4.1. The same filters of a newer FFmpeg give the same pixels, except where a 4:2:0 frame is
-    scaled in width only (1280x1024 at 1024): there FFmpeg up to 5 takes the mean of two rows of
-    chroma where it should weigh them 1:3, and one row where it should weigh them 3:1, with the two
-    rows one too high in the last line. That is how the model has always seen such video, so it is
-    done here by moving the chroma down by half a row, and by a whole one for the last line.
-    """
-
-    def __init__(self, frame: av.VideoFrame, image_size: int | None):
-        self.kind = (frame.format.name, frame.rotation % 360)
-        turns: list[tuple[str, str]] = {
-            90: [("transpose", "2")],
-            180: [("transpose", "1"), ("transpose", "1")],
-            270: [("transpose", "1")],
-        }.get(self.kind[1], [])
-        sideways = self.kind[1] in {90, 270}
-        height, width = (frame.width, frame.height) if sideways else (frame.height, frame.width)
-        chroma = frame.format.components[1:2]
-        is_420 = bool(chroma) and chroma[0].height < frame.height
-        self._last_line: _FilterGraph | None = None
-        if image_size is None:
-            self._whole = _FilterGraph(frame, *turns, ("format", "rgb24"))
-            return
-        scale = f"{image_size}:{image_size}:flags=bilinear"
-        if is_420 and height == image_size != width:
-            self._last_line = _FilterGraph(
-                frame,
-                *turns,
-                ("crop", f"iw:16:0:{height - 16}"),
-                ("scale", f"{image_size}:16:flags=bilinear:in_v_chr_pos=512"),
-                ("format", "rgb24"),
-            )
-            scale += ":in_v_chr_pos=256"
-        self._whole = _FilterGraph(frame, *turns, ("scale", scale), ("format", "rgb24"))
-
-    def run(self, frame: av.VideoFrame) -> Frame:
-        scaled = self._whole.run(frame)
-        if self._last_line is not None:
-            scaled[-1] = self._last_line.run(frame)[-1]
-        return scaled
-
-
-class _FilterGraph:
-    """A chain of FFmpeg's filters, each (name, arguments), from decoded frames to RGB arrays."""
-
-    def __init__(self, frame: av.VideoFrame, *filters: tuple[str, str]):
-        self._graph = av.filter.Graph()
-        self._source = last = self._graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=Fraction(1, 1000),  # filters that scale do not look at the time
-        )
-        for name, arguments in filters:
-            node = self._graph.add(name, arguments)
-            last.link_to(node)
-            last = node
-        self._sink = self._graph.add("buffersink")
-        last.link_to(self._sink)
-        self._graph.configure()
-
-    def run(self, frame: av.VideoFrame) -> Frame:
-        self._source.push(frame)
-        scaled = self._sink.pull()
-        assert isinstance(scaled, av.VideoFrame)
-        array = scaled.to_ndarray()
-        assert array.dtype == np.uint8
-        return array.astype(np.uint8, copy=False)
-
-
-def open_container(path: str | Path, **options: Any) -> av.container.InputContainer:
-    """PyAV's `open` for reading; titles may be in any encoding, as PyAV 19 has it by itself."""
-    if int(av.__version__.split(".")[0]) < 19:
-        options["metadata_errors"] = "replace"
-    container: av.container.InputContainer = av.open(path, "r", **options)
-    return container
-
-
-def reason(error: Exception) -> str:
-    """What FFmpeg or the system says of an error."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _decoded_from_the_first(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[av.VideoFrame]:
-    """All frames. A recording cut at any place starts with packets that cannot be decoded."""
-    for _ in range(MAX_UNDECODABLE_PACKETS):
-        frames = container.decode(stream)
-        try:
-            first = next(frames)
-        except av.error.InvalidDataError:
-            continue  # decode() goes on with the next packet
-        except StopIteration:
-            return
-        yield first
-        yield from frames
-        return

@@ -26,13 +26,18 @@ def check_formats(format: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def last_frame_of(state: Any) -> int:
-    """The frame that a state's pass tracked last, -1 if there is none."""
-    last = getattr(state, "last_frame_idx", None)
-    if last is None:  # TODO: remove once every state has the attribute
-        from longsam import memory
+    """The frame that a state's pass tracked last, -1 if there is none.
 
-        last = memory.last_tracked(state)
-    return int(last)
+    Raises:
+        ValueError: It is not a state of longsam's.
+    """
+    last = getattr(state, "last_frame_idx", None)
+    if not isinstance(last, int):
+        raise ValueError(
+            f"resume is a {type(state).__name__}; it must be True, False, or a state from "
+            "predictor.load_state."
+        )
+    return last
 
 
 def check_resume(

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longsam.build import build_long_video_predictor
-from longsam.predictor import LongVideoPredictor
+from longsam import LongVideoPredictor, build_long_video_predictor
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 """The config of upstream's that the testing model makes smaller."""

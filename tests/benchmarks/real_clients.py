@@ -31,6 +31,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import models
 
+from longsam import Snapshots
+
 
 def vos(tool: Any, frames: Path, predictors: dict[str, Any]) -> dict[str, Any]:
     """Both functions of the tool; of two objects one comes 40 frames later in the second."""
@@ -136,7 +138,7 @@ def main() -> None:
     expected = notebook(predictors["upstream"], frames)
     for name, settings in (
         ("notebook, memory_window=200", {"memory_window": 200}),
-        ("notebook, rewind", {"rewinds": True, "snapshot_every": 50}),
+        ("notebook, rewind", {"rewinds": True, "snapshots": Snapshots(50)}),
     ):
         mine = notebook(predictors["longsam"], frames, **settings)
         numbers[name] = {

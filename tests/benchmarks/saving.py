@@ -30,7 +30,7 @@ import report
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from longsam import LongVideoPredictor
+from longsam import Autosave, LongVideoPredictor
 from longsam.masks import MaskWriter, read_masks
 from longsam.testing import SyntheticVideo, load_predictor
 
@@ -55,7 +55,7 @@ def run(folder: Path, kill_at: int | None) -> None:
         pass_over = predictor.propagate_in_video
     with writer:
         for frame_idx, obj_ids, mask_logits in pass_over(
-            state, save_every=25, save_path=save_path, before_save=writer.flush
+            state, autosave=Autosave(save_path, 25, writer.flush)
         ):
             writer.write(frame_idx, obj_ids, mask_logits)
             if frame_idx == kill_at:

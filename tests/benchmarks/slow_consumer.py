@@ -50,7 +50,10 @@ def read(reader: str, video: str) -> Iterator[Any]:
     source = open_source(video, SIZE, reader=reader, frames_per_chunk=32)  # type: ignore[arg-type]
     buffer = FrameBuffer(source, SIZE, 32, torch.device("cpu"))
     yield buffer[0]
-    yield from buffer.serve((buffer[i] for i in range(len(buffer))), reverse=False)
+    for frame_idx in range(len(buffer)):
+        with buffer.reading_ahead(1):
+            frame = buffer[frame_idx]
+        yield frame
 
 
 def consume(

@@ -33,6 +33,7 @@ def track(video: Path, folder: Path, save_every: int) -> Iterator[dict[str, int]
     """Track the whole video; a sample every so many frames."""
     import models
 
+    from longsam import Autosave
     from longsam.masks import MaskWriter
 
     overrides = [*models.SMALL[1:], f"++model.image_size={SIDE}"]
@@ -45,9 +46,7 @@ def track(video: Path, folder: Path, save_every: int) -> Iterator[dict[str, int]
     with MaskWriter(folder / "masks") as writer:
         for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(
             state,
-            save_every=save_every,
-            save_path=folder / "state.pt",
-            before_save=writer.flush,
+            autosave=Autosave(folder / "state.pt", save_every, writer.flush),
         ):
             writer.write(frame_idx, obj_ids, mask_logits)
             area += int((mask_logits > 0).sum())

@@ -1,5 +1,6 @@
 """Objects from a detector: found, followed, corrected, retired."""
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,12 @@ import supervision
 import torch
 from PIL import Image
 
-from longsam import LongVideoPredictor, memory
-from longsam.autoprompt import (
-    Detections,
-    _Object,
-    _Options,
-    _same,
-    _Tracker,
-    as_detections,
-    resume_detections,
-    track_detections,
-)
+from longsam import Autosave, LiveVideo, LongVideoPredictor, Snapshots
+from longsam.detections import Detections, as_detections, resume_detections, track_detections
+from longsam.detections.boxes import boxes_around, ious, same_masks
+from longsam.detections.objects import KnownObject
+from longsam.detections.options import Options
+from longsam.detections.tracker import Tracker
 from longsam.frames import open_source
 from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, iou, load_predictor
@@ -74,7 +70,7 @@ def owners(video: SyntheticVideo, steps: Any) -> tuple[dict[int, set[int]], floa
 def test_every_object_is_found_once(predictor: LongVideoPredictor, is_live: bool) -> None:
     oracle = Oracle(VIDEO, 10)
     video = iter(VIDEO) if is_live else VIDEO
-    steps = list(at_once(predictor, video, oracle, every=10))
+    steps = list(at_once(predictor, video, oracle, detect_every=10))
     assert [step[0] for step in steps] == list(range(100))
     assert oracle.asked == list(range(0, 100, 10))
     ids_of, share = owners(VIDEO, steps)
@@ -86,7 +82,7 @@ def test_every_object_is_found_once(predictor: LongVideoPredictor, is_live: bool
 def test_with_no_detection_nothing_changes(predictor: LongVideoPredictor) -> None:
     """What is found on frame 0 is tracked as if it had been prompted there and left alone."""
     oracle = Oracle(VIDEO, 10, silent=range(1, 100))
-    steps = list(at_once(predictor, VIDEO, oracle, every=10))
+    steps = list(at_once(predictor, VIDEO, oracle, detect_every=10))
     state = predictor.init_state(VIDEO)
     for number in np.flatnonzero(VIDEO.visible(0)):
         predictor.add_new_points_or_box(state, 0, number + 1, box=VIDEO.box(0, number))
@@ -106,7 +102,7 @@ def test_nothing_there(predictor: LongVideoPredictor) -> None:
 
 def test_objects_that_come_later(predictor: LongVideoPredictor) -> None:
     oracle = Oracle(VIDEO, 5, silent=range(33))
-    steps = list(at_once(predictor, VIDEO, oracle, every=5, batch_objects=True))
+    steps = list(at_once(predictor, VIDEO, oracle, detect_every=5, batch_objects=True))
     assert all(ids == [] for _, ids, _, _ in steps[:35])
     assert steps[35][1] == list(range(1, VIDEO.visible(35).sum() + 1))
     assert owners(VIDEO, steps[35:])[1] > 0.95
@@ -153,7 +149,9 @@ def test_who_is_gone_is_retired_and_comes_back_as_another(predictor: LongVideoPr
     def detector(frame: np.ndarray) -> Any:
         return None if np.array_equal(frame, grey) else [VIDEO.box(0, 0)]
 
-    steps = list(at_once(predictor, clip, detector, every=10, retire_after=30, correct_iou=0))
+    steps = list(
+        at_once(predictor, clip, detector, detect_every=10, retire_after=30, correct_iou=0)
+    )
     ids = [step[1] for step in steps]
     assert ids[:40] == [[1]] * 40
     assert ids[50:80] == [[]] * 30
@@ -167,7 +165,7 @@ def test_detections_that_are_not_clear_change_nothing(predictor: LongVideoPredic
     jitter = [boxes[0], boxes[0] + [1, 1, 2, 2], boxes[1]]
     found = iter([jitter, [around], [*jitter, around]])
     clip = [VIDEO.frame(i) for i in range(9)]
-    steps = list(at_once(predictor, clip, lambda frame: next(found), every=3))
+    steps = list(at_once(predictor, clip, lambda frame: next(found), detect_every=3))
     assert [ids for _, ids, _, _ in steps] == [[1, 2]] * 9
 
 
@@ -178,15 +176,32 @@ def test_one_thing_is_one_object(predictor: LongVideoPredictor) -> None:
         [([box, box], [0.9, 0.8], ["dog", "wolf"]), None, ([VIDEO.box(6, 0)], None, ["cat"])]
     )
     clip = [VIDEO.frame(i) for i in range(9)]
-    steps = list(at_once(predictor, clip, lambda frame: next(found), every=3))
+    steps = list(at_once(predictor, clip, lambda frame: next(found), detect_every=3))
     assert [step[1] for step in steps] == [[1]] * 9
     assert all(labels == ["dog"] and len(logits) == 1 for _, _, logits, labels in steps)
+
+
+def test_boxes_around_masks() -> None:
+    """Right and lower edges are exclusive; one pixel in the corner is not an empty mask."""
+    masks = torch.zeros(5, 4, 6, dtype=torch.bool)
+    masks[0, 0, 0] = masks[1, 3, 5] = masks[2, 1, 2] = masks[2, 2, 4] = masks[4] = True
+    expected = [[0, 0, 1, 1], [5, 3, 6, 4], [2, 1, 5, 3], [0, 0, 0, 0], [0, 0, 6, 4]]
+    found = boxes_around(masks)
+    assert found.dtype == np.float64
+    assert found.tolist() == expected
+    assert boxes_around(masks[:0]).shape == (0, 4)
+
+
+def test_ious_of_boxes() -> None:
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [0, 0, 0, 0]], float)
+    assert ious(boxes, boxes).tolist() == [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
+    assert ious(boxes[:0], boxes).shape == (0, 3)
 
 
 def test_masks_that_are_nearly_the_same() -> None:
     masks = torch.zeros(4, 50, 60, dtype=torch.bool)
     masks[0, 10:30, 10:30] = masks[2, 10:30, 12:32] = masks[3, 20:40, 20:40] = True
-    assert _same(masks) == [(0, 2)]
+    assert same_masks(masks) == [(0, 2)]
 
 
 def test_a_correction_beside_a_new_object_is_yielded(predictor: LongVideoPredictor) -> None:
@@ -197,7 +212,7 @@ def test_a_correction_beside_a_new_object_is_yielded(predictor: LongVideoPredict
     masks = []
     for second in ([corrected], [corrected, other]):
         found = iter([[VIDEO.box(0, 0)], second])
-        options: Any = {"every": 3, "match_iou": 0.2, "correct_iou": 0.9}
+        options: Any = {"detect_every": 3, "match_iou": 0.2, "correct_iou": 0.9}
         *_, last = at_once(predictor, clip, lambda frame, f=found: next(f), **options)
         assert last[1] == [1, 2][: len(second)]
         masks.append(last[2][0])
@@ -210,7 +225,7 @@ def test_objects_of_a_memory_bank(predictor: LongVideoPredictor, tmp_path: Any) 
     predictor.save_memory_bank(state, tmp_path / "bank.pt")
     oracle = Oracle(VIDEO, 5)
     clip = [VIDEO.frame(i) for i in range(20)]
-    steps = list(at_once(predictor, clip, oracle, every=5, memory_bank=tmp_path / "bank.pt"))
+    steps = list(at_once(predictor, clip, oracle, detect_every=5, memory_bank=tmp_path / "bank.pt"))
     others = list(range(5, 4 + int(VIDEO.visible(0).sum())))
     assert [step[1] for step in steps] == [[4, *others]] * 20
     assert steps[0][3][0] == 4
@@ -226,14 +241,19 @@ def test_objects_are_yielded_when_confirmed(predictor: LongVideoPredictor, min_h
     found = iter([[shown[0], box[0]], [shown[5]], [shown[10], box[10]], [shown[15], box[15]]])
     steps = list(
         track_detections(
-            predictor, clip, lambda frame: next(found), every=5, min_hits=min_hits, correct_iou=0
+            predictor,
+            clip,
+            lambda frame: next(found),
+            detect_every=5,
+            min_hits=min_hits,
+            correct_iou=0,
         )
     )
     expected = {2: [[], [1], [1], [1, 3]], 3: [[], [], [1], [1]]}[min_hits]
     assert [ids for _, ids, _, _ in steps] == [ids for ids in expected for _ in range(5)]
     assert all(len(ids) == len(logits) == len(labels) for _, ids, logits, labels in steps)
     found = iter([[shown[i]] for i in (0, 5, 10, 15)])
-    alone = list(at_once(predictor, clip, lambda frame: next(found), every=5, correct_iou=0))
+    alone = list(at_once(predictor, clip, lambda frame: next(found), detect_every=5, correct_iou=0))
     for mine, same in zip(steps[10:], alone[10:], strict=True):
         assert torch.equal(mine[2][:1], same[2])
 
@@ -246,23 +266,26 @@ def test_loose_and_tight_boxes_confirm_too(predictor: LongVideoPredictor, scale:
     scaled = np.concatenate([middles - scale * sides / 2, middles + scale * sides / 2], 1)
     found = iter([[box] for box in scaled[::5]])
     clip = [VIDEO.frame(i) for i in range(31)]
-    steps = list(track_detections(predictor, clip, lambda frame: next(found), every=5))
+    steps = list(track_detections(predictor, clip, lambda frame: next(found), detect_every=5))
     assert [step[1] for step in steps] == [[]] * 5 + [[1]] * 26
 
 
 def test_of_two_on_one_mask_the_confirmed_stays(predictor: LongVideoPredictor) -> None:
     """An object that was hidden for a look comes back to where a new one has been started."""
     clip = [VIDEO.frame(i) for i in range(4)]
-    options = _Options(1, 0.5, 0.3, 0.5, min_hits=2, retire_after=100, max_objects=None)
+    options = Options(1, 0.5, 0.3, 0.5, min_hits=2, retire_after=100, max_objects=None)
     state, source = predictor.init_state(clip), open_source(clip, None)
-    tracker = _Tracker(predictor, state, lambda frame: None, source, options)
+    tracker = Tracker(predictor, state, source, lambda frame: None, options, False, False)
     box = VIDEO.box(0, 0)
     for obj_id in (1, 2):
         _, _, mask_logits = predictor.add_new_points_or_box(tracker.state, 0, obj_id, box=box)
-    tracker._objects = {1: _Object("a", 3, hits=7, last_hit=2), 2: _Object("a", 2, 1, 2)}
-    after, is_changed = tracker._look(3, mask_logits)
+    tracker.objects.by_id = {
+        1: KnownObject("a", 3, num_hits=7, last_hit=2),
+        2: KnownObject("a", 2, 1, 2),
+    }
+    after, is_changed = tracker._detect(3, mask_logits)
     assert is_changed
-    assert list(tracker._objects) == [1]
+    assert tracker.objects.ids == [1]
     assert len(after) == 1
 
 
@@ -271,13 +294,22 @@ def test_a_video_too_short_to_confirm(predictor: LongVideoPredictor) -> None:
         track_detections(predictor, [VIDEO.frame(i) for i in range(10)], lambda frame: None)
 
 
-def test_limits(predictor: LongVideoPredictor) -> None:
+def test_limits(predictor: LongVideoPredictor, tmp_path: Path) -> None:
     clip = [VIDEO.frame(i) for i in range(3)]
     shown = [VIDEO.box(0, number) for number in np.flatnonzero(VIDEO.visible(0))]
     scores = [0.6, 0.9, 0.3][: len(shown)]
     for options, count in (({}, 2), ({"min_score": 0.7}, 1), ({"max_objects": 1}, 1)):
         steps = list(at_once(predictor, clip, lambda frame: (shown, scores), **options))
         assert len(steps[0][1]) == count
+    bank = tmp_path / "bank.pt"
+    state = predictor.init_state(clip)
+    for obj_id in (1, 2):
+        predictor.add_new_points_or_box(state, 0, obj_id, box=shown[obj_id - 1])
+    predictor.save_memory_bank(state, bank)
+    for _, ids, _, _ in at_once(
+        predictor, clip, lambda frame: [[200, 200, 250, 250]], max_objects=1, memory_bank=bank
+    ):
+        assert set(ids) <= {1, 2}  # there are more than the limit already
     outside = [[-50, -50, -10, -10], [200, 200, 300, 300]]
     steps = list(at_once(predictor, clip, lambda frame: outside))
     assert len(steps[0][1]) == 1
@@ -291,7 +323,7 @@ def test_memory_stays_the_same(predictor: LongVideoPredictor) -> None:
     try:
         video = SyntheticVideo(1, 400, num_objects=1)
         steps = at_once(
-            predictor, video, Oracle(video, 5), every=5, correct_iou=1.0, max_prompt_frames=4
+            predictor, video, Oracle(video, 5), detect_every=5, correct_iou=1.0, max_prompt_frames=4
         )
         held = [
             (len(ids), predictor.memory_usage(states[0])["total"]["cpu"]) for _, ids, _, _ in steps
@@ -303,6 +335,36 @@ def test_memory_stays_the_same(predictor: LongVideoPredictor) -> None:
     )
     # A pass without corrections besides keeps the frames around its start.
     assert late <= 1.15 * early
+
+
+def test_who_closes_the_video(predictor: LongVideoPredictor) -> None:
+    """A run closes what it has opened, however it ends; what the caller has made stays open."""
+    states: list[Any] = []
+    init_state = predictor.init_state
+    predictor.init_state = lambda *a, **k: states.append(init_state(*a, **k)) or states[-1]  # type: ignore
+    try:
+        with closing(at_once(predictor, VIDEO, lambda frame: None)) as steps:
+            next(steps)
+            assert not is_closed(states[-1])
+        assert is_closed(states[-1])
+        with pytest.raises(ValueError, match="A detector returned str"):
+            list(at_once(predictor, VIDEO, lambda frame: "a box"))
+        assert is_closed(states[-1])
+        with LiveVideo(iter(VIDEO)) as live:
+            with closing(at_once(predictor, live, lambda frame: None)) as steps:
+                assert next(steps)[0] == 0
+            assert not live.has_ended
+            live.next_frame()
+    finally:
+        del predictor.init_state
+
+
+def is_closed(state: Any) -> bool:
+    try:
+        state["images"][0]
+    except RuntimeError as error:
+        return "closed" in str(error)
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +387,7 @@ def by_the_frame(frame: np.ndarray) -> Any:
     return None
 
 
-SAVED = {"every": 5, "retire_after": 10, "correct_iou": 0.6, "max_prompt_frames": 2}
+SAVED = {"detect_every": 5, "retire_after": 10, "correct_iou": 0.6, "max_prompt_frames": 2}
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +405,7 @@ def test_a_run_with_a_small_window_goes_on(
     options = {**SAVED, "memory_window": 10, "min_score": np.float64(0.5)}
     expected = list(track_detections(predictor, clip, by_the_frame, **options))[:30]
     steps = track_detections(
-        predictor, clip, by_the_frame, save_every=1, save_path=tmp_path / "state.pt", **options
+        predictor, clip, by_the_frame, autosave=Autosave(tmp_path / "state.pt", 1), **options
     )
     for stop in (12, 20, 23):
         for frame_idx, *_ in steps:
@@ -367,8 +429,8 @@ def test_a_run_goes_on_from_its_save(
     """Before and after objects are confirmed, after a correction, with none left, near the end."""
     save = tmp_path / "state.pt"
     with MaskWriter(tmp_path / "masks") as writer:
-        options = {"save_every": 1, "save_path": save, "before_save": writer.flush}
-        for step in track_detections(predictor, clip, by_the_frame, **options, **SAVED):
+        autosave = Autosave(save, every=1, before_save=writer.flush)
+        for step in track_detections(predictor, clip, by_the_frame, autosave=autosave, **SAVED):
             writer.write(*step[:3])
             if step[0] == stop:
                 break  # the last save is of the frame before
@@ -395,7 +457,9 @@ def test_a_run_over_frames_without_a_path_goes_on(
     """With a save in between that is loaded twice, and one at the end."""
     save = tmp_path / "state.pt"
     frames = [VIDEO.frame(i) for i in range(20)]
-    steps = track_detections(predictor, frames, by_the_frame, every=5, save_every=4, save_path=save)
+    steps = track_detections(
+        predictor, frames, by_the_frame, detect_every=5, autosave=Autosave(save, every=4)
+    )
     whole = [next(steps) for _ in range(14)]
     for _ in range(2):
         state = predictor.load_state(save, frames)
@@ -417,7 +481,7 @@ def test_a_save_by_hand_goes_on_too(predictor: LongVideoPredictor, tmp_path: Pat
     """A run that was taken up is saved by the caller, who has its state."""
     saves = [tmp_path / "one.pt", tmp_path / "two.pt"]
     steps = track_detections(
-        predictor, VIDEO, by_the_frame, every=5, save_every=3, save_path=saves[0]
+        predictor, VIDEO, by_the_frame, detect_every=5, autosave=Autosave(saves[0], every=3)
     )
     whole = [next(steps) for _ in range(20)]
     state = predictor.load_state(saves[0], VIDEO)  # of frame 17
@@ -438,33 +502,35 @@ def test_what_is_no_run_to_go_on_with(predictor: LongVideoPredictor, tmp_path: P
     predictor.save_state(state, save)
     with pytest.raises(ValueError, match="not saved in a run of track_detections"):
         resume_detections(predictor, predictor.load_state(save, VIDEO), by_the_frame)
-    options = {"snapshot_every": 5, "snapshot_dir": tmp_path / "snapshots"}
+    snapshots = Snapshots(every=5, folder=tmp_path / "snapshots")
     steps = track_detections(
-        predictor, VIDEO, by_the_frame, save_every=10, save_path=save, **options
+        predictor, VIDEO, by_the_frame, autosave=Autosave(save, every=10), snapshots=snapshots
     )
     assert [next(steps)[0] for _ in range(21)][-1] == 20
     for change in (
-        lambda state: predictor.rewind(state, 15),
+        lambda state: (
+            predictor.rewind(state, 15),
+            next(predictor.propagate_in_video(state, 15, progress_bar=False)),
+        ),
         predictor.reset_state,
         lambda state: next(predictor.resume_propagation(state)),
     ):
         state = predictor.load_state(save, VIDEO)
-        assert memory.last_tracked(state) == 19
+        assert state.last_frame_idx == 19
         change(state)
-        assert memory.last_tracked(state) in (15, -1, 20)
+        assert state.last_frame_idx in (15, -1, 20)
         with pytest.raises(ValueError, match="not saved in a run of track_detections"):
             resume_detections(predictor, state, by_the_frame, video=VIDEO)
     state = predictor.load_state(save, VIDEO)
     predictor.add_new_points_or_box(state, 19, "own", box=VIDEO.box(19, 0))
     with pytest.raises(ValueError, match="it has objects besides"):
         resume_detections(predictor, state, by_the_frame, video=VIDEO)
-    with pytest.raises(ValueError, match="save_every needs save_path"):
-        track_detections(predictor, VIDEO, by_the_frame, save_every=5)
+    autosave = Autosave(save, every=5)
     with pytest.raises(ValueError, match="live source"):
-        track_detections(predictor, iter(VIDEO), by_the_frame, save_every=5, save_path=save)
+        track_detections(predictor, iter(VIDEO), by_the_frame, autosave=autosave)
     labelled = lambda frame: ([VIDEO.box(0, 0)], [1.0], [("a", "tuple")])  # noqa: E731
     with pytest.raises(ValueError, match=r"label \('a', 'tuple'\) is of type tuple"):
-        next(track_detections(predictor, VIDEO, labelled, save_every=5, save_path=save))
+        next(track_detections(predictor, VIDEO, labelled, autosave=autosave))
 
 
 def test_what_a_detector_may_return() -> None:
@@ -509,7 +575,7 @@ def test_what_a_detector_may_return() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"every": 0},
+        {"detect_every": 0},
         {"min_hits": 0},
         {"retire_after": 1.5},
         {"min_score": 2},

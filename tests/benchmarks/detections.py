@@ -1,10 +1,10 @@
 """Objects from a detector over 20,000 frames: what is found, what is false, and memory.
 
-    python tests/benchmarks/autoprompt.py
+    python tests/benchmarks/detections.py
 
 A live source (a generator of frames, 240 x 320, a still camera, three objects that come and go) is
 tracked with the testing model and `track_detections`, once with each of two detectors, each in a
-process of its own, into results/autoprompt.json:
+process of its own, into results/detections.json:
 
 - truth: the true boxes, their sides moved by 5 % at random; one in ten is missed, and one call in
   fifty adds a box around nothing. Objects of which less than half a percent of the frame shows are
@@ -31,7 +31,7 @@ import report
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from longsam.autoprompt import track_detections
+from longsam.detections import track_detections
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 EVERY = 5
@@ -90,7 +90,7 @@ def run(detector_name: str, num_frames: int) -> dict[str, Any]:
     stretches: list[tuple[int, bool]] = []
     tracked = visible = 0
     for frame_idx, obj_ids, mask_logits, _ in track_detections(
-        predictor, iter(video), detector, every=EVERY, batch_objects=True
+        predictor, iter(video), detector, detect_every=EVERY, batch_objects=True
     ):
         resident.append(process.memory_info().rss)
         usage = predictor.memory_usage(states[0])["total"]["cpu"]
@@ -156,7 +156,7 @@ def main() -> None:
     for name, process in processes.items():
         numbers[name] = json.loads(process.communicate()[0])
         print(name, json.dumps(numbers[name], indent=1), flush=True)
-    print(report.write("autoprompt", numbers))
+    print(report.write("detections", numbers))
 
 
 if __name__ == "__main__":

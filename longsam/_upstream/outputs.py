@@ -1,0 +1,106 @@
+"""Outputs: what the model keeps of one frame for one object, or for a batch of objects."""
+
+from typing import Any
+
+import torch
+
+from longsam._upstream.state import InferenceState, Output
+
+
+def place_output(
+    output: Output, constants: dict[str, Any], device: torch.device, storage: torch.device
+) -> None:
+    """Move a saved output to the devices on which upstream keeps its parts (line 755)."""
+    for name in ("obj_ptr", "object_score_logits"):
+        output[name] = moved(output[name], device)
+    for name in ("maskmem_features", "pred_masks"):
+        output[name] = moved(output[name], storage)
+    if output["maskmem_pos_enc"] is not None and output["maskmem_features"] is not None:
+        # The same for all frames: one copy, expanded (`_get_maskmem_pos_enc`).
+        batch_size = output["maskmem_features"].shape[0]
+        output["maskmem_pos_enc"] = [
+            encoding.expand(batch_size, -1, -1, -1) for encoding in constants["maskmem_pos_enc"]
+        ]
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors, also in dicts and lists, on another device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [moved(item, device) for item in value]
+    return value
+
+
+def without_mask(output: Output) -> Output:
+    """The memory alone: the mask is for the frame that it was on."""
+    return {**output, "pred_masks": None}
+
+
+def joined(outputs: list[Output]) -> Output:
+    """The memories of several objects of one frame as those of one that is a batch.
+
+    The objects' own outputs become views of it.
+    """
+    batch = dict(outputs[0])
+    for name in ("maskmem_features", "obj_ptr"):
+        if batch[name] is None:  # of a frame of which only pointers are read
+            continue
+        batch[name] = _stack([output[name] for output in outputs])
+        for i, output in enumerate(outputs):
+            output[name] = batch[name][i : i + 1]
+    if batch["maskmem_pos_enc"] is not None:  # the same for all
+        batch["maskmem_pos_enc"] = [
+            encoding[:1].expand(len(outputs), -1, -1, -1) for encoding in batch["maskmem_pos_enc"]
+        ]
+    return batch
+
+
+def row(output: Output, i: int) -> Output:
+    """One object's part of a batch, as views."""
+    rows = {name: value[i : i + 1] for name, value in output.items() if _is_tensor(value)}
+    if output["maskmem_pos_enc"] is not None:
+        rows["maskmem_pos_enc"] = [encoding[i : i + 1] for encoding in output["maskmem_pos_enc"]]
+    return {**output, **rows}
+
+
+def detach(output: Output) -> None:
+    """Copy an output's tensors out of its batch, whose other objects are not kept."""
+    for name, value in output.items():
+        if _is_tensor(value) and value.untyped_storage().nbytes() > value.nbytes:
+            _wait_for(value)
+            output[name] = value.clone()
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Tensors of one row each as one tensor; a view where they lie one after another in memory."""
+    first = rows[0]
+    size = first.numel()
+    if all(
+        row.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and row.storage_offset() == first.storage_offset() + i * size
+        and row.stride()[1:] == first.stride()[1:]
+        for i, row in enumerate(rows)
+    ):
+        shape = (len(rows), *first.shape[1:])
+        return first.as_strided(shape, (size, *first.stride()[1:]))
+    _wait_for(first)
+    return torch.cat(rows)
+
+
+def wait_for_copies(state: InferenceState) -> None:
+    """Wait until all that is offloaded has arrived, so that it can be written to a file."""
+    if state["device"].type == "cuda":
+        torch.cuda.synchronize(state["device"])
+
+
+def _wait_for(tensor: torch.Tensor) -> None:
+    """Upstream offloads with non_blocking=True: what lies on the host may still be on its way."""
+    if not tensor.is_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()

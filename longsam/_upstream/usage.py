@@ -1,0 +1,67 @@
+"""How many bytes a state holds."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from longsam._upstream.state import InferenceState, images
+
+
+def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that a state holds apart from its frames, with the kind of thing it is."""
+    outputs = [state["output_dict_per_obj"], state["temp_output_dict_per_obj"]]
+    for per_obj in outputs:
+        for by_storage in per_obj.values():
+            for by_frame in by_storage.values():
+                for output in by_frame.values():
+                    yield from _flatten("memory_features", output["maskmem_features"])
+                    yield from _flatten("memory_features", output["maskmem_pos_enc"])
+                    yield from _flatten("masks", output["pred_masks"])
+                    yield from _flatten("object_pointers", output["obj_ptr"])
+                    yield from _flatten("object_pointers", output["object_score_logits"])
+    yield from _flatten("memory_features", state["constants"])
+    yield from _flatten("prompts", state["point_inputs_per_obj"])
+    yield from _flatten("prompts", state["mask_inputs_per_obj"])
+    yield from _flatten("cached_features", state["cached_features"])
+
+
+def bytes_by_kind(state: InferenceState) -> dict[str, dict[str, int]]:
+    """Bytes that a state holds, by kind and by device. Shared storage counts once."""
+    usage: dict[str, dict[str, int]] = {
+        kind: {}
+        for kind in (
+            "memory_features",
+            "masks",
+            "object_pointers",
+            "prompts",
+            "cached_features",
+            "frame_buffer",
+            "total",
+        )
+    }
+    counted = set()
+
+    def count(kind: str, device: str, num_bytes: int) -> None:
+        for row in (usage[kind], usage["total"]):
+            row[device] = row.get(device, 0) + num_bytes
+
+    for kind, tensor in tensors_by_kind(state):
+        storage = tensor.untyped_storage()
+        address = (tensor.device, storage.data_ptr())
+        if address not in counted:
+            counted.add(address)
+            count(kind, str(tensor.device), storage.nbytes())
+    count("frame_buffer", "cpu", images(state).num_bytes)
+    return usage
+
+
+def _flatten(kind: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield kind, value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _flatten(kind, item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flatten(kind, item)

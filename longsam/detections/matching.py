@@ -1,0 +1,74 @@
+"""Which detection belongs to which object."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from longsam.detections.boxes import MOSTLY, boxes_around, ious, shares_inside
+from longsam.detections.detections import Detections
+from longsam.detections.options import Options
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ImportError as error:
+    raise ImportError("longsam.detections needs scipy: `pip install scipy`.") from error
+
+
+@dataclass(frozen=True)
+class Matches:
+    """How the detections of a frame and the tracked objects belong together.
+
+    Args:
+        confirmed: The objects, as rows of their masks, that were clearly detected.
+        corrections: For an object that a detection matches but differs from, that detection.
+        new: Detections of what is not tracked yet, each thing once, surest first.
+    """
+
+    confirmed: set[int]
+    corrections: dict[int, int]
+    new: list[int]
+
+
+def match(
+    found: Detections, masks: torch.Tensor, labels: Sequence[Any], options: Options
+) -> Matches:
+    """Match detections one to one with objects, and say what follows.
+
+    Args:
+        found: What the detector has found.
+        masks: Of the objects, num_objects x height x width, bool.
+        labels: Of the objects.
+        options: `match_iou` and `correct_iou` of them.
+    """
+    overlap = ious(found.boxes, boxes_around(masks))
+    alike = np.zeros(overlap.shape, bool)
+    for d, label in enumerate(found.labels):
+        alike[d] = [label == other for other in labels]
+    of_masks, of_boxes = shares_inside(masks, found.boxes)
+    holds, is_part = (of_masks > MOSTLY) & alike, (of_boxes > MOSTLY) & alike
+    pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
+    matched = {
+        int(d): int(o) for d, o in zip(*pairs, strict=True) if overlap[d, o] >= options.match_iou
+    }
+    corrections = {
+        o: d
+        for d, o in matched.items()
+        if overlap[d, o] < options.correct_iou and holds[d].sum() < 2
+    }
+    is_of = holds | is_part | ((overlap >= options.match_iou) & alike)
+    confirmed = set()
+    for d, of_object in enumerate(is_of):
+        owners = [matched[d]] if d in matched else of_object.nonzero()[0].tolist()
+        if len(owners) == 1:  # it is clear whose it is, however loose or tight
+            confirmed.add(owners[0])
+    new: list[int] = []
+    for d in np.argsort(-found.scores).tolist():
+        same = [n for n in new if found.labels[n] == found.labels[d]]
+        is_known = d in matched or is_of[d].any()
+        is_twice = (ious(found.boxes[[d]], found.boxes[same]) >= options.match_iou).any()
+        if not is_known and not is_twice:
+            new.append(d)
+    return Matches(confirmed, corrections, new)

@@ -1,0 +1,173 @@
+"""`track_detections` and `resume_detections`: a run, from its start or from a save."""
+
+import warnings
+from collections.abc import Generator
+from contextlib import ExitStack
+from typing import Any
+
+from longsam import Autosave, LiveVideo, LongVideoPredictor, State
+from longsam.detections.detections import Detector
+from longsam.detections.options import Options
+from longsam.detections.tracker import EXTRAS, LabelledStep, Tracker
+from longsam.frames import open_source
+
+
+def track_detections(
+    predictor: LongVideoPredictor,
+    video: Any,
+    detector: Detector,
+    *,
+    detect_every: int = 10,
+    min_score: float = 0.5,
+    match_iou: float = 0.3,
+    correct_iou: float = 0.5,
+    min_hits: int = 2,
+    retire_after: int = 100,
+    max_objects: int | None = None,
+    max_prompt_frames: int | None = 8,
+    autosave: Autosave | None = None,
+    **options: Any,
+) -> Generator[LabelledStep, None, None]:
+    """Track what a detector finds, at constant memory.
+
+    Every few frames the detector is asked, and its boxes are matched one to one with the boxes
+    around the tracked masks so that the sum of IoUs is largest. A detection that matches confirms
+    its object, or corrects it where the two differ much; one that matches nothing becomes a new
+    object, which is yielded once a second detection has confirmed it. Where nothing is detected
+    nothing changes for confirmed objects: they are tracked on.
+
+    Objects have ids of their own, counted from 1 and never used again; two things of one label are
+    two objects. A detection changes nothing where it is not clear whose it is: where it holds most
+    of two tracked objects of its label, or most of one that another detection has matched, or where
+    it lies mostly on one.
+
+    Args:
+        predictor: What tracks.
+        video: Anything that `init_state` takes, live sources too.
+        detector: Called with a frame in its own size, uint8 RGB, height x width x 3; returns
+            anything that `as_detections` takes.
+        detect_every: The detector is asked on every so many frames, from frame 0 on.
+        min_score: Detections below are ignored.
+        match_iou: The least IoU between the box of a detection and that of a mask for a match.
+        correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. At most
+            `match_iou` never corrects.
+        min_hits: How many times in a row a new object has to be detected, its first time included,
+            before it is yielded; an object missed before is dropped. So boxes around nothing seldom
+            become objects, and an object's first masks come `detect_every * (min_hits - 1)`
+            frames after its first detection (on frame 10 with the defaults). 1 yields it at once.
+        retire_after: An object whose mask was empty whenever the detector was asked, over so many
+            frames, is no longer tracked; should it come back, it is a new one.
+        max_objects: How many objects are tracked at most, with those not yet yielded; detections
+            beyond are ignored while that many are tracked. None is no limit.
+        max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
+        autosave: As in `propagate_in_video`. A run that was killed is resumed from its last save
+            with `resume_detections`. Labels must then be strings, numbers or None; an object with
+            another one ends the run with a ValueError.
+        **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
+            objects are tracked from frame 0 on under their ids, which are their labels too.
+
+    Yields:
+        For every frame: frame index, object ids, mask logits (float32, num_objects x 1 x height x
+        width of the video, on the model's device; above 0 is the object), and a label for each
+        object: that of the detection which made it. Before anything is found there are no objects.
+
+    Raises:
+        ValueError: An option has a wrong value, or the detector returns something else, or what
+            cannot be saved is to be saved: a live source, or labels other than strings, numbers
+            and None.
+        RuntimeError: A frame cannot be read.
+    """
+    run_options = Options(
+        detect_every, min_score, match_iou, correct_iou, min_hits, retire_after, max_objects
+    )
+    state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
+    owns_state = not isinstance(video, LiveVideo)  # such a source is the caller's, and stays open
+    with ExitStack() as on_error:
+        if owns_state:
+            on_error.callback(predictor.close, state)
+        if autosave is not None:
+            predictor.check_can_be_saved(state)
+        source = state.source
+        first_yielded = run_options.detect_every * (run_options.min_hits - 1)
+        if source.num_frames <= first_yielded:
+            warnings.warn(
+                f"{source.name} has {source.num_frames} frames; with detect_every={detect_every} "
+                f"and min_hits={min_hits} no object is yielded before frame {first_yielded}. Give "
+                "min_hits=1, or a smaller detect_every.",
+                stacklevel=2,
+            )
+        tracker = Tracker(
+            predictor,
+            state,
+            source if isinstance(source, LiveVideo) else open_source(video, None),
+            detector,
+            run_options,
+            is_saved=autosave is not None,
+            owns_state=owns_state,
+        )
+        on_error.pop_all()
+    return tracker.run(autosave)
+
+
+def resume_detections(
+    predictor: LongVideoPredictor,
+    state: State,
+    detector: Detector,
+    *,
+    video: Any = None,
+    autosave: Autosave | None = None,
+) -> Generator[LabelledStep, None, None]:
+    """Continue a saved run of `track_detections` where it stopped, with its options and objects.
+
+    Masks are those of a run that was never interrupted, if the detector answers by the frame alone.
+    One that learns from the frames it has seen starts from nothing.
+
+    Args:
+        predictor: What tracks, with the model of that run.
+        state: From `predictor.load_state` of what that run has saved. It stays open at the end.
+        detector: As in `track_detections`.
+        video: The video once more, where it has no path of its own (an array, a list), as it was
+            given to `load_state`.
+        autosave: As in `track_detections`.
+
+    Yields:
+        What `track_detections` would have yielded next; nothing if it was over.
+
+    Raises:
+        ValueError: The state is not from a run of `track_detections`, or objects were changed since
+            it was saved, or the video is needed, or is another one.
+    """
+    saved = state.extras.get(EXTRAS)
+    if saved is None:
+        raise ValueError(
+            "This state was not saved in a run of track_detections, or it has been changed or "
+            "tracked on since then; predictor.resume_propagation continues with its objects."
+        )
+    if autosave is not None:
+        predictor.check_can_be_saved(state)
+    source = state.source
+    if video is None and source.path is None:
+        raise ValueError(f"{source.name} has no path: give it again as `video`.")
+    with ExitStack() as on_error:
+        frames = open_source(source.path if video is None else video, None)
+        on_error.callback(frames.close)
+        for what in ("num_frames", "frame_size"):
+            given, expected = getattr(frames, what), getattr(source, what)
+            if given != expected:
+                raise ValueError(
+                    f"{frames.name} is not the video of this state: its {what} is {given}, not "
+                    f"{expected}."
+                )
+        try:
+            options = Options(**saved["options"])
+            tracker = Tracker(
+                predictor, state, frames, detector, options, is_saved=True, owns_state=False
+            )
+            tracker.restore(saved)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                "The state does not hold a run of track_detections as longsam saves it "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        on_error.pop_all()
+    return tracker.run(autosave)

@@ -1,0 +1,229 @@
+"""Options that belong together, each checked once and saved as it is."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from longsam.frames import Reader
+
+FRAMES_PER_CHUNK = 32
+"""Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """What a session keeps on disk to go back to with `rewind`.
+
+    A snapshot is taken at the start of each pass and then after every so many frames; where passes
+    are advanced by turns, or prompts change between frames, at each change. It holds what
+    tracking on from there reads: at 1024 x 1024 about 4 MiB an object with the released models, and
+    0.75 MiB more for each frame with prompts.
+
+    Args:
+        every: Frames from one to the next. Going back tracks up to so many frames again.
+        folder: Where they are kept, by this session alone; snapshots that others have left there
+            are removed. A session that is saved and loaded again finds its own. None is a temporary
+            folder that is removed with the session.
+        max_bytes: How much disk they may take; beyond it every second one is dropped, and then
+            those of the oldest passes. None is no bound.
+
+    Raises:
+        ValueError: `every` or `max_bytes` is not a whole number above 0.
+    """
+
+    every: int = 300
+    folder: str | os.PathLike[str] | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, "every", _whole("Snapshots(every)", self.every))
+        if self.max_bytes is not None:
+            _set(self, "max_bytes", _whole("Snapshots(max_bytes)", self.max_bytes))
+        if self.folder is not None:
+            _set(self, "folder", Path(self.folder))
+
+
+@dataclass(frozen=True)
+class Autosave:
+    """Saves of the state while a pass runs, so that a crash loses little.
+
+    The first save comes right after the first frame, so that prompts survive too. A state is saved
+    when the caller asks for the next frame, and so has dealt with those before.
+
+    Args:
+        path: The file; each save replaces the one before, see `save_state`.
+        every: A number of frames, or a timedelta.
+        before_save: Called before each save. Give the `flush` of a `MaskWriter`, so that the masks
+            of every frame in the save are on disk.
+
+    Raises:
+        ValueError: `every` is neither a whole number nor a timedelta, or it is not above 0.
+    """
+
+    path: str | os.PathLike[str]
+    every: int | timedelta = 500
+    before_save: Callable[[], object] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, timedelta):
+            if self.every <= timedelta(0):
+                raise ValueError(f"Autosave(every) is {self.every!r}; it must be above 0.")
+        else:
+            _set(
+                self, "every", _whole("Autosave(every)", self.every, " of frames, or a timedelta,")
+            )
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise ValueError(f"Autosave(path) is {self.path!r}; it must be the path of a file.")
+
+    def begin(self, save: Callable[[Path], object]) -> "AutosaveRun":
+        """Start to count the frames of a pass that `save` can save at any time."""
+        return AutosaveRun(self, save)
+
+
+class AutosaveRun:
+    """The saves of one pass."""
+
+    def __init__(self, autosave: Autosave, save: Callable[[Path], object]):
+        self._autosave = autosave
+        self._save = save
+        self._num_steps = 0
+        self._num_saved = 0  # of these steps
+        self._interval_began = self._now()
+
+    def step_done(self) -> None:
+        """The caller has dealt with a frame: save if it was the first, or if it is time."""
+        self._num_steps += 1
+        every = self._autosave.every
+        interval = every.total_seconds() if isinstance(every, timedelta) else every
+        is_due = self._now() - self._interval_began >= interval
+        if is_due or self._num_steps == 1:
+            self._save_now()
+        if is_due:
+            self._interval_began = self._now()
+
+    def finish(self) -> None:
+        """The pass is over: save once more, unless its last frame is saved."""
+        if self._num_steps > self._num_saved:
+            self._save_now()
+
+    def _save_now(self) -> None:
+        if self._autosave.before_save is not None:
+            self._autosave.before_save()
+        self._save(Path(self._autosave.path))
+        self._num_saved = self._num_steps
+
+    def _now(self) -> float:
+        by_time = isinstance(self._autosave.every, timedelta)
+        return time.monotonic() if by_time else self._num_steps
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `init_state` was told besides the video; see there.
+
+    Raises:
+        ValueError: An option has a wrong value.
+    """
+
+    offload_video_to_cpu: bool = False
+    offload_state_to_cpu: bool = False
+    async_loading_frames: bool = False
+    memory_window: int | None = None
+    frames_per_chunk: int = FRAMES_PER_CHUNK
+    reader: Reader = "av"
+    max_prompt_frames: int | None = None
+    snapshots: Snapshots | None = None
+    batch_objects: bool | int = False
+    frames_per_encode: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames"):
+            _set(self, name, bool(getattr(self, name)))  # upstream takes whatever is true
+        for name in ("frames_per_chunk", "frames_per_encode"):
+            _set(self, name, _whole(name, getattr(self, name)))
+        for name, of_none in (
+            (
+                "memory_window",
+                "The released models need 15 to track exactly as upstream; None means 31, with "
+                "which recent frames can be corrected exactly too.",
+            ),
+            ("max_prompt_frames", "None keeps all."),
+        ):
+            number = getattr(self, name)
+            if number is not None:
+                _set(self, name, _whole(name, number, ",", of_none))
+        if isinstance(self.batch_objects, bool):
+            pass
+        elif isinstance(self.batch_objects, Integral) and self.batch_objects >= 1:
+            _set(self, "batch_objects", int(self.batch_objects))
+        else:
+            raise ValueError(
+                f"batch_objects is {self.batch_objects!r}; it must be True, False, or how many "
+                "objects a batch may have at most."
+            )
+        if self.snapshots is not None and not isinstance(self.snapshots, Snapshots):
+            raise ValueError(
+                f"snapshots is {self.snapshots!r}; it must be longsam.Snapshots(every=...) or None."
+            )
+
+    def to_plain(self) -> dict[str, Any]:
+        """To be saved. Where snapshots lie is not in it: a file from others must not say so."""
+        plain = asdict(self)
+        if self.snapshots is not None:
+            plain["snapshots"] = {
+                "every": self.snapshots.every,
+                "max_bytes": self.snapshots.max_bytes,
+            }
+        return plain
+
+    def given(self) -> dict[str, Any]:
+        """As keywords of `init_state`."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_plain(
+        cls, saved: dict[str, Any], snapshots_folder: str | os.PathLike[str] | None
+    ) -> "Options":
+        """What was saved, with snapshots in a folder that the caller trusts.
+
+        Raises:
+            LookupError: There is an option of another name.
+            TypeError: An option has a value of another type.
+            ValueError: An option has a wrong value.
+        """
+        unknown = set(saved) - {field.name for field in fields(cls)}
+        if unknown:
+            raise LookupError(f"unknown options {sorted(unknown)}")
+        snapshots = saved.get("snapshots")
+        if snapshots is None and snapshots_folder is not None:
+            raise ValueError("the session keeps no snapshots, so there is no folder to give")
+        given = {
+            **saved,
+            "snapshots": None
+            if snapshots is None
+            else Snapshots(
+                snapshots["every"], folder=snapshots_folder, max_bytes=snapshots["max_bytes"]
+            ),
+        }
+        for name, value in given.items():
+            if name != "snapshots" and not isinstance(value, (bool, int, str, type(None))):
+                raise TypeError(f"the option {name}={value!r}")
+        return cls(**given)
+
+
+def _whole(name: str, number: Any, also: str = ",", then: str = "") -> int:
+    """A whole number above 0, of NumPy's types too."""
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+        raise ValueError(
+            f"{name} is {number!r}; it must be a whole number{also} at least 1. {then}".rstrip()
+        )
+    return int(number)
+
+
+def _set(options: Any, name: str, value: Any) -> None:
+    object.__setattr__(options, name, value)  # as frozen dataclasses do themselves
