@@ -40,6 +40,7 @@ ORDER = [
     "object_ids",
     "_upstream",
     "frames",
+    "_installed_sam2",
     "_warn",
 ]
 """The wrapper: a module imports from those below it."""
