@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from longsam import _upstream
-from longsam._upstream import Output, State
+from longsam._upstream import InferenceState, Output
 
 Group = tuple[int, ...]
 """Object indices."""
@@ -43,12 +43,12 @@ class Batches:
         self._now.clear()
 
     def begin_step(self) -> None:
-        """A pass goes on by a frame: what was computed for another pass is not its answer."""
+        """A pass tracks its next frame: what was computed for another pass is not its answer."""
         self._answers.clear()
 
     def track(
         self,
-        state: State,
+        state: InferenceState,
         obj_idx: int,
         frame_idx: int,
         reach: int,
@@ -78,7 +78,7 @@ class Batches:
             self._now[group, frame_idx] = outputs, output
         return self._answers.pop(obj_idx)
 
-    def _group(self, state: State, obj_idx: int, frame_idx: int, past: range) -> Group:
+    def _group(self, state: InferenceState, obj_idx: int, frame_idx: int, past: range) -> Group:
         """An object and those after it that are tracked on this frame from the same frames."""
         own = _remembered(state, obj_idx, past)
         alike = [
@@ -90,7 +90,9 @@ class Batches:
         ]
         return (obj_idx, *alike)[: self.max_batch_size]
 
-    def _together(self, state: State, group: Group, past: range) -> dict[str, dict[int, Output]]:
+    def _together(
+        self, state: InferenceState, group: Group, past: range
+    ) -> dict[str, dict[int, Output]]:
         """What a group remembers, as the outputs of one object that is a batch."""
         conditioning, tracked = _remembered(state, group[0], past)
         return _upstream.batch_of_one_output_dict(
@@ -117,7 +119,7 @@ class Batches:
         return batch
 
 
-def _remembered(state: State, obj_idx: int, past: range) -> tuple[list[int], list[int]]:
+def _remembered(state: InferenceState, obj_idx: int, past: range) -> tuple[list[int], list[int]]:
     """The frames a mask is made from: conditioning ones, and tracked ones of the past."""
     tracked = _upstream.tracked_outputs(state, obj_idx)
     return sorted(_upstream.conditioning_outputs(state, obj_idx)), [f for f in past if f in tracked]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.build_sam import build_sam2_video_predictor
 
+from longsam._installed_sam2 import build_sam
 from longsam.predictor import LongVideoPredictor, best_device
 
 
@@ -41,7 +41,7 @@ def build_long_video_predictor(
             f"There is no checkpoint at {ckpt_path}. Meta's are listed at "
             "https://github.com/facebookresearch/sam2#download-checkpoints."
         )
-    predictor: LongVideoPredictor = build_sam2_video_predictor(
+    predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor(
         config_file,
         ckpt_path,
         device=device or best_device(),

@@ -1,13 +1,15 @@
 """What a caller gives, checked before upstream is called, and NumPy's numbers made Python's."""
 
+import operator
 from typing import Any
 
 import numpy as np
 import torch
 
 from longsam import _upstream
-from longsam._upstream import State
+from longsam._upstream import InferenceState
 from longsam.frames import FrameSource, LiveVideo
+from longsam.object_ids import check_plain
 from longsam.options import Options
 
 
@@ -17,12 +19,17 @@ def index(number: Any, name: str) -> int:
     Raises:
         ValueError: It is something else.
     """
-    if isinstance(number, bool) or not hasattr(number, "__index__"):
-        raise ValueError(f"{name} is {number!r}; it must be a whole number, the frame's index.")
-    return int(number.__index__())
+    try:
+        if isinstance(number, bool):
+            raise TypeError
+        return operator.index(number)
+    except TypeError:
+        raise ValueError(
+            f"{name} is {number!r}; it must be a whole number, the frame's index."
+        ) from None
 
 
-def frame_idx(state: State, given: Any, name: str) -> int:
+def frame_idx(state: InferenceState, given: Any, name: str) -> int:
     """The index of a frame that can be prompted.
 
     Raises:
@@ -33,11 +40,12 @@ def frame_idx(state: State, given: Any, name: str) -> int:
     return checked
 
 
-def obj_id(given: Any) -> Any:
+def obj_id(given: Any, options: Options | None = None) -> Any:
     """An object's id; NumPy's numbers and strings become Python's, so that they can be saved.
 
     Raises:
-        ValueError: It cannot be the key of a dict.
+        ValueError: It cannot be the key of a dict, or the session keeps snapshots and it cannot be
+            in them.
     """
     if isinstance(given, np.generic) or (isinstance(given, torch.Tensor) and given.ndim == 0):
         given = given.item()
@@ -48,6 +56,8 @@ def obj_id(given: Any) -> Any:
             f"The object id {given!r} is of type {type(given).__name__}; use an integer or a "
             "string."
         ) from None
+    if options is not None and options.snapshots is not None:
+        check_plain(given, "of a session with snapshots")
     return given
 
 

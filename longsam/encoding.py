@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from longsam import _upstream
-from longsam._upstream import State
+from longsam._upstream import InferenceState
 
 
 def encode_ahead(
-    state: State,
+    state: InferenceState,
     frame_idx: int,
     at_once: int,
     forward_image: Callable[[torch.Tensor], Any],

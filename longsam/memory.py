@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from longsam import _upstream
-from longsam._upstream import State
+from longsam._upstream import InferenceState
 from longsam.frame_map import FrameMap
 
 MAX_REWOUND = 3
-"""So many of the frames that were gone back to last keep their neighbours."""
+"""How many of the frames rewound to last keep their neighbours."""
 
 
 class Memory:
@@ -27,8 +27,9 @@ class Memory:
             first conditioning frame, which is upstream's default.
         rewound: The frames gone back to since the last pass began, at most `MAX_REWOUND`.
         recent: The frames tracked last, oldest first (a dict for its order).
-        writers: For each object id all the frames that passes have tracked, forgotten or not, with
-            the number of the segment that tracked them last (`snapshots.History`; 0 without one).
+        segment_of: For each object id all the frames that passes have tracked, forgotten or not,
+            with the number of the segment that tracked them last (`snapshots.History`). 0 is none:
+            there are no snapshots, or a frame only counts as tracked.
         cleared: (object id, frame) where the output of a prompt stayed after the prompt was taken
             back. No pass can make it again, so it is kept until one tracks the frame.
         told: (object id, frame) of prompts on forgotten frames, of which the user has been told.
@@ -41,12 +42,12 @@ class Memory:
         self.starts: frozenset[int] = frozenset()
         self.rewound: list[int] = []
         self.recent: dict[int, None] = {}
-        self.writers: dict[Any, FrameMap] = {}
+        self.segment_of: dict[Any, FrameMap] = {}
         self.cleared: set[tuple[Any, int]] = set()
         self.told: set[tuple[Any, int]] = set()
 
     def begin_pass(self, start: int, default_start: int) -> None:
-        """A pass begins at a frame that no earlier pass has stopped at."""
+        """A new pass begins, not a resumed one."""
         self.starts = frozenset({start, default_start})
         self.rewound = []
 
@@ -57,7 +58,7 @@ class Memory:
         while len(self.recent) > self.window:
             del self.recent[next(iter(self.recent))]
         for obj_id in obj_ids:
-            self.writers.setdefault(obj_id, FrameMap())[frame_idx] = segment
+            self.segment_of.setdefault(obj_id, FrameMap())[frame_idx] = segment
             self.cleared.discard((obj_id, frame_idx))
 
     def note_rewound(self, frame_idx: int) -> None:
@@ -71,20 +72,21 @@ class Memory:
 
     def note_erased(self, obj_id: Any, frames: Iterable[int]) -> None:
         """Upstream has removed outputs of an object itself: there is nothing to go back to."""
-        writers = self.writers.get(obj_id)
+        writers = self.segment_of.get(obj_id)
         for frame_idx in frames:
             if writers is not None:
                 writers.discard(frame_idx)
 
-    def forget_prompts(self, state: State, frame_idx: int, *, reverse: bool) -> None:
-        """Of the prompts that a pass has come by, keep the first conditioning frame and the latest.
+    def forget_prompts(self, state: InferenceState, frame_idx: int, *, reverse: bool) -> None:
+        """Of the prompts that a pass has passed, keep the first conditioning frame and the latest.
 
         What is forgotten counts as tracked from then on. Prompts that still lie ahead stay.
         """
         if self.max_prompt_frames is None:
             return
-        for obj_idx, _ in _upstream.objects(state):
+        for obj_idx, obj_id in _upstream.objects(state):
             frames = _upstream.prompt_frames(state, obj_idx)
+            frames -= _upstream.waiting_prompt_frames(state, obj_idx)  # no pass has taken them up
             passed = [f for f in frames if (f >= frame_idx if reverse else f <= frame_idx)]
             if len(passed) <= self.max_prompt_frames:
                 continue
@@ -96,8 +98,11 @@ class Memory:
             )
             for forgotten in latest[self.max_prompt_frames - (first in passed) :]:
                 _upstream.forget_prompt(state, obj_idx, forgotten)
+                known = self.segment_of.setdefault(obj_id, FrameMap())
+                if forgotten not in known:
+                    known[forgotten] = 0
 
-    def forget(self, state: State, to_be_read: Iterable[range]) -> None:
+    def forget(self, state: InferenceState, to_be_read: Iterable[range]) -> None:
         """Forget all that is no longer kept.
 
         Args:
@@ -106,7 +111,7 @@ class Memory:
         """
         pinned = {frame_idx for frames in to_be_read for frame_idx in frames}
         for obj_idx, obj_id in _upstream.objects(state):
-            writers = self.writers.get(obj_id, FrameMap())
+            writers = self.segment_of.get(obj_id, FrameMap())
             for by_frame in (
                 _upstream.tracked_outputs(state, obj_idx),
                 _upstream.frames_tracked(state, obj_idx),
@@ -134,10 +139,10 @@ class Memory:
             or any(abs(frame_idx - there) <= self.reach + 1 for there in self.rewound)
         )
 
-    def is_forgotten(self, state: State, obj_id: Any, frame_idx: int) -> bool:
+    def is_forgotten(self, state: InferenceState, obj_id: Any, frame_idx: int) -> bool:
         """Whether an object was tracked on a frame and nothing of it is left."""
         obj_idx = _upstream.object_idx(state, obj_id)
-        writers = self.writers.get(obj_id)
+        writers = self.segment_of.get(obj_id)
         return (
             obj_idx is not None
             and writers is not None
@@ -149,7 +154,7 @@ class Memory:
         )
 
     def forgotten_past(
-        self, state: State, obj_id: Any, frame_idx: int, *, reverse: bool
+        self, state: InferenceState, obj_id: Any, frame_idx: int, *, reverse: bool
     ) -> list[int]:
         """Which of the frames that tracking this one reads are forgotten."""
         if self.window < self.reach:
@@ -162,7 +167,9 @@ class Memory:
         read = range(frame_idx + step, frame_idx + step * (self.reach + 1 - is_cond), step)
         return [read_idx for read_idx in read if self.is_forgotten(state, obj_id, read_idx)]
 
-    def missing_around(self, state: State, frame_idx: int) -> dict[int, set[tuple[Any, int]]]:
+    def missing_around(
+        self, state: InferenceState, frame_idx: int
+    ) -> dict[int, set[tuple[Any, int]]]:
         """What a correction on a frame, and passes next to it, may read and was forgotten.
 
         Returns:
@@ -173,18 +180,18 @@ class Memory:
         for _, obj_id in _upstream.objects(state):
             for near in range(max(frame_idx - margin, 0), frame_idx + margin + 1):
                 if self.is_forgotten(state, obj_id, near):
-                    segment = self.writers[obj_id].get(near)
-                    assert segment is not None
-                    missing.setdefault(segment, set()).add((obj_id, near))
+                    segment = self.segment_of[obj_id].get(near)
+                    if segment:
+                        missing.setdefault(segment, set()).add((obj_id, near))
         return missing
 
     def forget_objects(self, remaining: Iterable[Any]) -> None:
         """Forget what is noted of objects that are no more."""
         remain = set(remaining)
-        self.writers = {i: frames for i, frames in self.writers.items() if i in remain}
+        self.segment_of = {i: frames for i, frames in self.segment_of.items() if i in remain}
         self.cleared = {known for known in self.cleared if known[0] in remain}
         self.told = {known for known in self.told if known[0] in remain}
-        if not self.writers:
+        if not self.segment_of:
             self.recent.clear()
             self.rewound = []
             self.starts = frozenset()
@@ -195,7 +202,9 @@ class Memory:
             "starts": sorted(self.starts),
             "rewound": self.rewound,
             "recent": list(self.recent),
-            "writers": {obj_id: list(frames.runs()) for obj_id, frames in self.writers.items()},
+            "segment_of": {
+                obj_id: list(frames.runs()) for obj_id, frames in self.segment_of.items()
+            },
             "cleared": list(self.cleared),
             "told": list(self.told),
         }
@@ -205,6 +214,8 @@ class Memory:
         self.starts = frozenset(saved["starts"])
         self.rewound = list(saved["rewound"])
         self.recent = dict.fromkeys(saved["recent"])
-        self.writers = {obj_id: FrameMap(iter(runs)) for obj_id, runs in saved["writers"].items()}
+        self.segment_of = {
+            obj_id: FrameMap(iter(runs)) for obj_id, runs in saved["segment_of"].items()
+        }
         self.cleared = {(obj_id, frame_idx) for obj_id, frame_idx in saved["cleared"]}
         self.told = {(obj_id, frame_idx) for obj_id, frame_idx in saved["told"]}

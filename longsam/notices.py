@@ -3,7 +3,7 @@
 from typing import Any
 
 from longsam import _upstream
-from longsam._upstream import State
+from longsam._upstream import InferenceState
 from longsam._warn import warn
 from longsam.session import Pass, session_of
 
@@ -16,11 +16,11 @@ def small_window(memory_window: int, reach: int) -> None:
     )
 
 
-def forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
-    """A prompt will not give upstream's mask."""
+def forgotten_prompt(state: InferenceState, obj_id: Any, frame_idx: int) -> bool:
+    """A prompt will not give upstream's mask; returns whether its frame was forgotten."""
     obj_idx = _upstream.object_idx(state, obj_id)
     if obj_idx is None:
-        return
+        return False
     memory = session_of(state).memory
     if memory.is_forgotten(state, obj_id, frame_idx):
         warn(
@@ -29,11 +29,10 @@ def forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
             "mask: the frame becomes an initial conditioning frame, as if never tracked. "
             f"{_advice(state, frame_idx)}"
         )
-        memory.told.add((obj_id, frame_idx))
-        return
+        return True
     reverse = _upstream.was_tracked_in_reverse(state, obj_idx, frame_idx)
     if reverse is None:
-        return
+        return False
     lost = memory.forgotten_past(state, obj_id, frame_idx, reverse=reverse)
     if lost:
         warn(
@@ -42,9 +41,10 @@ def forgotten_prompt(state: State, obj_id: Any, frame_idx: int) -> None:
             f"(memory_window is {memory.window}), so the mask will differ from upstream's. "
             f"{_advice(state, frame_idx)}"
         )
+    return False
 
 
-def forgotten_past(state: State, current: Pass) -> None:
+def forgotten_past(state: InferenceState, current: Pass) -> None:
     """A pass starts where the frames before it have been forgotten."""
     memory = session_of(state).memory
     start = current.next_frame_idx
@@ -64,7 +64,7 @@ def forgotten_past(state: State, current: Pass) -> None:
         )
 
 
-def _advice(state: State, frame_idx: int) -> str:
+def _advice(state: InferenceState, frame_idx: int) -> str:
     if session_of(state).history is not None:
         return f"Call rewind(state, {frame_idx}) first."
     return (

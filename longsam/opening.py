@@ -1,5 +1,7 @@
 """A fresh state: the video opened, and what we hold besides upstream's keys."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +37,19 @@ def new_state(model: Model, video: Any, options: Options) -> State:
     )
     state[KEY] = _new_session(_upstream.reach(model), options)
     return state
+
+
+@contextmanager
+def closed_if_it_fails(state: State, video: Any) -> Iterator[None]:
+    """Close a state that could not be completed; a live source of the caller's stays open."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(video, LiveVideo):
+            video.release()
+        else:
+            state.close()
+        raise
 
 
 def _open(video: Any, image_size: int, device: torch.device, options: Options) -> FrameBuffer:

@@ -1,4 +1,4 @@
-"""Options that belong together, each checked once and saved as itself."""
+"""Options that belong together, each checked once and saved as it is."""
 
 import os
 import time
@@ -19,7 +19,8 @@ FRAMES_PER_CHUNK = 32
 class Snapshots:
     """What a session keeps on disk to go back to with `rewind`.
 
-    A snapshot is taken at the start of each pass and then after every so many frames. It holds what
+    A snapshot is taken at the start of each pass and then after every so many frames; where passes
+    are advanced by turns, or prompts change between frames, at each change. It holds what
     tracking on from there reads: at 1024 x 1024 about 4 MiB an object with the released models, and
     0.75 MiB more for each frame with prompts.
 
@@ -92,18 +93,18 @@ class AutosaveRun:
         self._save = save
         self._num_steps = 0
         self._num_saved = 0  # of these steps
-        self._due = self._now()
+        self._interval_began = self._now()
 
     def step_done(self) -> None:
         """The caller has dealt with a frame: save if it was the first, or if it is time."""
         self._num_steps += 1
         every = self._autosave.every
         interval = every.total_seconds() if isinstance(every, timedelta) else every
-        is_due = self._now() - self._due >= interval
+        is_due = self._now() - self._interval_began >= interval
         if is_due or self._num_steps == 1:
             self._save_now()
         if is_due:
-            self._due = self._now()
+            self._interval_began = self._now()
 
     def finish(self) -> None:
         """The pass is over: save once more, unless its last frame is saved."""
@@ -199,6 +200,8 @@ class Options:
         if unknown:
             raise LookupError(f"unknown options {sorted(unknown)}")
         snapshots = saved.get("snapshots")
+        if snapshots is None and snapshots_folder is not None:
+            raise ValueError("the session keeps no snapshots, so there is no folder to give")
         given = {
             **saved,
             "snapshots": None

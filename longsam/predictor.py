@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_video_predictor_hf
-from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
 from longsam import _upstream, checks, encoding, notices, opening, propagation, saving
+from longsam._installed_sam2 import (
+    SAM2VideoPredictor,
+    SAM2VideoPredictorVOS,
+    build_sam,
+    check_once,
+)
 from longsam.frames import LiveBuffer, Reader
 from longsam.options import FRAMES_PER_CHUNK, Autosave, Options, Snapshots
 from longsam.propagation import Step
@@ -23,7 +27,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     """SAM 2's video predictor for video of any length, at constant memory.
 
     It is upstream's `SAM2VideoPredictor` with the same calls and the same masks. Frames are decoded
-    as they are needed, and after each tracked frame all is forgotten that will not be read again.
+    as they are needed, and after each frame what lies outside the memory window is forgotten.
     Build it with `build_long_video_predictor` or `from_pretrained`.
     """
 
@@ -31,6 +35,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     """What messages call the model; the builders set it to config and checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any):
+        check_once()
         super().__init__(*args, **kwargs)
         self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
 
@@ -57,10 +62,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
             ValueError: Upstream knows no model of this name.
             ImportError: huggingface_hub is not installed.
         """
-        if model_id not in HF_MODEL_ID_TO_FILENAMES:
+        if model_id not in build_sam.HF_MODEL_ID_TO_FILENAMES:
             raise ValueError(
                 f"{model_id!r} is not a released SAM 2 model; upstream knows "
-                f"{', '.join(HF_MODEL_ID_TO_FILENAMES)}."
+                f"{', '.join(build_sam.HF_MODEL_ID_TO_FILENAMES)}."
             )
         try:
             import huggingface_hub  # noqa: F401
@@ -69,7 +74,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 "from_pretrained needs huggingface_hub: `pip install huggingface_hub`. Or download "
                 "the checkpoint and use build_long_video_predictor."
             ) from error
-        predictor: LongVideoPredictor = build_sam2_video_predictor_hf(
+        predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor_hf(
             model_id,
             device=device or best_device(),
             hydra_overrides_extra=[cls.as_target(vos_optimized), *hydra_overrides_extra],
@@ -104,7 +109,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
-        Written anew because upstream's calls `load_video_frames`, which loads all frames, with no
+        Written again because upstream's calls `load_video_frames`, which loads all frames, with no
         hook in between:
         https://github.com/facebookresearch/sam2/blob/2b90b9f5ceec907a1c18123530e92e794ad901a4/sam2/sam2_video_predictor.py#L43
 
@@ -122,7 +127,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 and the last bit of a mask may depend on it.
             memory_window: How many of the frames tracked last are remembered, besides the frames
                 with prompts and those around the start of the last pass. None means
-                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): tracking on
+                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): continuing
                 is exact, and so is a correction on any of the last `reach + 1` frames. `reach`
                 (15) is the least that tracks exactly; below it masks differ from upstream's.
             frames_per_chunk: How many frames are decoded ahead at most, uint8, 3 MiB each at
@@ -139,8 +144,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 them. They are tracked from frame 0 on without a prompt.
             snapshots: What is kept on disk so that `rewind` can go back; None keeps nothing.
             batch_objects: Track objects that remember the same frames (those first prompted on the
-                same frame) as one batch, of at most so many objects; True is no limit. Faster, and
-                not bit for bit the same: logits differ by rounding.
+                same frame) as one batch, of at most this many objects; True is no limit. Faster,
+                and not bit for bit the same: logits differ by rounding.
             frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
                 2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
                 1024 x 1024, and logits differ by rounding.
@@ -167,11 +172,13 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects=batch_objects,
             frames_per_encode=frames_per_encode,
         )
+        paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
+        banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]
         state = opening.new_state(self, video_path, options)
-        banks = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
-        for bank in banks:
-            saving.add_bank(state, Path(bank), self, partial(self._obj_id_to_idx, state))
-        self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
+        with opening.closed_if_it_fails(state, video_path):
+            for path, bank in banks:
+                saving.add_bank(state, path, bank, partial(self._obj_id_to_idx, state))
+            self._get_image_feature(state, frame_idx=0, batch_size=1)  # as upstream does
         return state
 
     def propagate_in_video(
@@ -220,9 +227,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
             images.check_start(start)
         if max_frame_num_to_track is not None:
             num_left = checks.index(max_frame_num_to_track, "max_frame_num_to_track") + 1
+        run = self._begin_autosave(inference_state, autosave)
         if isinstance(images, LiveBuffer):
-            if autosave is not None:
-                saving.check_can_be_saved(inference_state)
             return propagation.propagate_live(
                 self, inference_state, start, num_left, reverse=reverse,
                 progress_bar=bool(progress_bar),
@@ -233,7 +239,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             start,
             num_left,
             reverse=reverse,
-            autosave=self._begin_autosave(inference_state, autosave),
+            autosave=run,
             progress_bar=progress_bar is not False,
         )
 
@@ -271,7 +277,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         return autosave.begin(partial(self.save_state, state))
 
     def upstream_pass(
-        self, state: _upstream.State, current: Pass, *, resumed: bool, progress_bar: bool
+        self, state: _upstream.InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
     ) -> Generator[Step, None, None]:
         """Upstream's own generator, from where a pass is; called by the one loop."""
         most = None if current.num_left is None else current.num_left - 1
@@ -336,7 +342,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         options = saving.options_of(saved, Path(path), snapshots)
         video = saving.video_of(saved, Path(path)) if video_path is None else video_path
         state = self.init_state(video, **options.given())
-        saving.restore(state, saved, Path(path))
+        with opening.closed_if_it_fails(state, video):
+            saving.restore(state, saved, Path(path))
         return state
 
     @torch.inference_mode()
@@ -354,6 +361,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
         Raises:
             ValueError: The session keeps no snapshots, or the one that is needed is not there.
+            FileNotFoundError: Its file is gone.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         if session_of(inference_state).history is None:
@@ -452,11 +460,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 then as it was.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
-        obj_id = checks.obj_id(obj_id)
+        obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
         checks.points(points, labels, box)
         with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
-            notices.forgotten_prompt(inference_state, obj_id, frame_idx)
-            return super().add_new_points_or_box(  # type: ignore[no-any-return]
+            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+            step: Step = super().add_new_points_or_box(
                 inference_state,
                 frame_idx,
                 obj_id,
@@ -466,6 +474,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 normalize_coords,
                 box,
             )
+        if was_forgotten:
+            session_of(inference_state).memory.told.add((obj_id, frame_idx))
+        return step
 
     def add_new_mask(
         self, inference_state: State, frame_idx: int, obj_id: Any, mask: Any
@@ -476,12 +487,13 @@ class LongVideoPredictor(SAM2VideoPredictor):
             ValueError: `frame_idx` is outside the video. The state is then as it was.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
-        obj_id = checks.obj_id(obj_id)
+        obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
         with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
-            notices.forgotten_prompt(inference_state, obj_id, frame_idx)
-            return super().add_new_mask(  # type: ignore[no-any-return]
-                inference_state, frame_idx, obj_id, mask
-            )
+            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+            step: Step = super().add_new_mask(inference_state, frame_idx, obj_id, mask)
+        if was_forgotten:
+            session_of(inference_state).memory.told.add((obj_id, frame_idx))
+        return step
 
     def clear_all_prompts_in_frame(
         self, inference_state: State, frame_idx: int, obj_id: Any, need_output: bool = True
@@ -529,7 +541,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
     def _run_single_frame_inference(
         self,
-        inference_state: _upstream.State,
+        inference_state: _upstream.InferenceState,
         output_dict: dict[str, Any],
         frame_idx: int,
         batch_size: int,
@@ -553,7 +565,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         )
 
     def _get_image_feature(
-        self, inference_state: _upstream.State, frame_idx: int, batch_size: int
+        self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int
     ) -> Any:
         """Upstream's, for the next frames of a pass at once (`frames_per_encode`)."""
         at_once = session_of(inference_state).options.frames_per_encode
@@ -561,7 +573,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         return super()._get_image_feature(inference_state, frame_idx, batch_size)
 
     def _clear_obj_non_cond_mem_around_input(
-        self, inference_state: _upstream.State, frame_idx: int, obj_idx: int
+        self, inference_state: _upstream.InferenceState, frame_idx: int, obj_idx: int
     ) -> None:
         """The method that upstream calls under `clear_non_cond_mem_around_input` and lacks.
 

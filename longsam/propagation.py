@@ -1,4 +1,4 @@
-"""The way of a frame: one loop, for every pass over every kind of video.
+"""The path of a frame: one loop, for every pass over every kind of video.
 
 source -> read ahead (uint8) -> buffer -> upstream's encoder, memory attention and mask decoder
 -> forget what will not be read again -> yield
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from longsam import _upstream, notices
-from longsam._upstream import State
+from longsam._upstream import InferenceState
 from longsam._warn import warn
 from longsam.frames import EndOfStreamError, EndOfVideoError, LiveBuffer
 from longsam.options import AutosaveRun
@@ -23,7 +23,7 @@ Step = tuple[int, list[Any], torch.Tensor]
 """Frame index, object ids, mask logits."""
 
 
-class Upstream(Protocol):
+class Predictor(Protocol):
     """What the loop asks of the predictor."""
 
     feature_reach: int
@@ -31,13 +31,13 @@ class Upstream(Protocol):
     def propagate_in_video_preflight(self, inference_state: Any) -> None: ...
 
     def upstream_pass(
-        self, state: State, current: Pass, *, resumed: bool, progress_bar: bool
+        self, state: InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
     ) -> Generator[Step, None, None]: ...
 
 
 def propagate(
-    upstream: Upstream,
-    state: State,
+    predictor: Predictor,
+    state: InferenceState,
     start: int | None,
     num_left: int | None,
     *,
@@ -48,7 +48,7 @@ def propagate(
     """A new pass.
 
     Args:
-        upstream: The predictor.
+        predictor: The predictor.
         state: The session.
         start: Its first frame; None is upstream's default, the first conditioning frame.
         num_left: How many frames to track; None is all.
@@ -58,21 +58,21 @@ def propagate(
     """
     # Encodes what was prompted; upstream's own call to it then finds nothing to do. Done first so
     # that only the frames of the pass itself are read ahead.
-    upstream.propagate_in_video_preflight(state)
+    predictor.propagate_in_video_preflight(state)
     if start is None:
         start = _upstream.default_start(state)
     current = Pass(start, reverse, num_left)
-    yield from run(upstream, state, current, autosave=autosave, progress_bar=progress_bar)
+    yield from run(predictor, state, current, autosave=autosave, progress_bar=progress_bar)
 
 
 def resume(
-    upstream: Upstream,
-    state: State,
+    predictor: Predictor,
+    state: InferenceState,
     *,
     autosave: AutosaveRun | None,
     progress_bar: bool,
 ) -> Generator[Step, None, None]:
-    """The rest of the pass that has tracked a frame last.
+    """Resume the pass that tracked a frame last.
 
     Raises:
         RuntimeError: There was no pass.
@@ -86,17 +86,17 @@ def resume(
         return
     current = replace(last_pass)
     if isinstance(_upstream.images(state), LiveBuffer):
-        yield from _run_live(upstream, state, current, resumed=True, progress_bar=progress_bar)
+        yield from _run_live(predictor, state, current, resumed=True, progress_bar=progress_bar)
         return
-    upstream.propagate_in_video_preflight(state)
+    predictor.propagate_in_video_preflight(state)
     yield from run(
-        upstream, state, current, resumed=True, autosave=autosave, progress_bar=progress_bar
+        predictor, state, current, resumed=True, autosave=autosave, progress_bar=progress_bar
     )
 
 
 def run(
-    upstream: Upstream,
-    state: State,
+    predictor: Predictor,
+    state: InferenceState,
     current: Pass,
     *,
     resumed: bool = False,
@@ -106,26 +106,27 @@ def run(
     """Track frame after frame. Every frame that is tracked comes through here.
 
     Args:
-        upstream: The predictor.
+        predictor: The predictor.
         state: The session.
         current: The pass; it moves on with each frame.
-        resumed: Whether the pass continues an earlier one, whose start stays the place to return
-            to.
+        resumed: Whether an earlier pass is continued; the frames around its start are still kept,
+            and in reverse it may have come to frame 0.
         autosave: Saves the state on the way.
         progress_bar: Whether upstream's bar is drawn.
     """
     session = session_of(state)
     images = _upstream.images(state)
     notices.forgotten_past(state, current)
-    era = session.begin(state, current, resumed=resumed)
-    steps = upstream.upstream_pass(state, current, resumed=resumed, progress_bar=progress_bar)
+    session.begin(state, current, resumed=resumed)
+    steps = predictor.upstream_pass(state, current, resumed=resumed, progress_bar=progress_bar)
     try:
         with closing(steps):
             while True:
-                session.check(era)
-                _take_snapshot_if_due(upstream, state, session, current)
+                session.before_frame(current)
+                if not current.is_over(len(images)):
+                    _take_snapshot_if_due(predictor, state, session, current)
                 try:
-                    with images.computing(current.step):
+                    with images.reading_ahead(current.step):
                         step = next(steps, None)
                 except EndOfStreamError:
                     break
@@ -134,7 +135,7 @@ def run(
                     break
                 if step is None:
                     break
-                session.tracked(state, current, step[0])
+                session.frame_tracked(state, current, step[0])
                 yield step
                 if autosave is not None:
                     autosave.step_done()
@@ -146,8 +147,8 @@ def run(
 
 
 def propagate_live(
-    upstream: Upstream,
-    state: State,
+    predictor: Predictor,
+    state: InferenceState,
     start: int | None,
     num_left: int | None,
     *,
@@ -159,24 +160,24 @@ def propagate_live(
     Without `start` it begins at the first conditioning frame while that is held, else after the
     frame that was tracked last.
     """
-    upstream.propagate_in_video_preflight(state)
+    predictor.propagate_in_video_preflight(state)
     if start is None:
         start = _upstream.default_start(state)
         recent = session_of(state).memory.recent
         if recent and start not in _upstream.images(state).held:
-            start = next(reversed(recent)) + 1
+            start = next(reversed(recent)) + (-1 if reverse else 1)
     current = Pass(start, reverse, num_left)
-    yield from _run_live(upstream, state, current, resumed=False, progress_bar=progress_bar)
+    yield from _run_live(predictor, state, current, resumed=False, progress_bar=progress_bar)
 
 
 def _run_live(
-    upstream: Upstream, state: State, current: Pass, *, resumed: bool, progress_bar: bool
+    predictor: Predictor, state: InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
 ) -> Generator[Step, None, None]:
     """One run after another: what is prompted between two yields counts from the next frame on."""
     while not current.is_over(len(_upstream.images(state))):
-        upstream.propagate_in_video_preflight(state)
+        predictor.propagate_in_video_preflight(state)
         with closing(
-            run(upstream, state, current, resumed=resumed, progress_bar=progress_bar)
+            run(predictor, state, current, resumed=resumed, progress_bar=progress_bar)
         ) as steps:
             for step in steps:
                 obj_ids = list(step[1])
@@ -190,11 +191,11 @@ def _run_live(
                 return
         if not any(_upstream.objects(state)):
             return  # the caller has removed the last object
-        resumed = False
+        resumed = True
         current = replace(current)
 
 
-def rewind(upstream: Upstream, state: State, frame_idx: int) -> None:
+def rewind(predictor: Predictor, state: InferenceState, frame_idx: int) -> None:
     """Track again what was forgotten around a frame; see `LongVideoPredictor.rewind`."""
     session = session_of(state)
     assert session.history is not None
@@ -213,15 +214,15 @@ def rewind(upstream: Upstream, state: State, frame_idx: int) -> None:
             )
         plans.append((segment, snapshot, pairs))
     for segment, snapshot, pairs in plans:
-        _track_again(upstream, state, session, segment, snapshot, pairs)
+        _track_again(predictor, state, session, segment, snapshot, pairs)
     if missing:
         session.changed()
     session.memory.note_rewound(frame_idx)
 
 
 def _track_again(
-    upstream: Upstream,
-    state: State,
+    predictor: Predictor,
+    state: InferenceState,
     session: Session,
     segment: Segment,
     snapshot: int,
@@ -234,7 +235,7 @@ def _track_again(
     past[KEY] = session.for_replay()
     frames = {frame for _, frame in missing}
     current = Pass(snapshot, segment.reverse, None)
-    with closing(run(upstream, past, current, resumed=True)) as steps:
+    with closing(run(predictor, past, current, resumed=True)) as steps:
         for frame_idx, _, _ in steps:
             for obj_id in (i for i, frame in missing if frame == frame_idx):
                 _upstream.copy_tracked(past, state, obj_id, frame_idx)
@@ -244,7 +245,7 @@ def _track_again(
 
 
 def _take_snapshot_if_due(
-    upstream: Upstream, state: State, session: Session, current: Pass
+    predictor: Predictor, state: InferenceState, session: Session, current: Pass
 ) -> None:
     """Before a frame is tracked, where the last snapshot is long ago or something has changed."""
     history = session.history
@@ -253,7 +254,7 @@ def _take_snapshot_if_due(
     segment = history.segments.get(current.segment)
     if (
         segment is None
-        or session.writer != current.segment
+        or session.last_segment != current.segment
         or segment.obj_ids != current.obj_ids
         or segment.reverse != current.reverse
     ):
@@ -261,15 +262,18 @@ def _take_snapshot_if_due(
         current.segment = segment.number
     if not history.is_due(segment, current.next_frame_idx):
         return
+    _upstream.wait_for_copies(state)
     memories = _upstream.memories_read_from(
-        state, current.obj_ids, current.reads(session.memory.reach), upstream.feature_reach
+        state, current.obj_ids, current.reads(session.memory.reach), predictor.feature_reach
     )
     try:
         history.add(segment, current.next_frame_idx, memories)
     except OSError as error:
-        warn(
-            f"The snapshot before frame {current.next_frame_idx} cannot be written to "
-            f"{history.folder} ({error}). Tracking goes on; `rewind` cannot reach the frames after "
-            "it from there."
-        )
+        if not history.has_failed:
+            warn(
+                f"The snapshot before frame {current.next_frame_idx} cannot be written to "
+                f"{history.folder} ({error}). Tracking continues and tries again every "
+                f"{history.every} frames; rewind cannot reach what has no snapshot before it."
+            )
+        history.has_failed = True
     session.drop_replaced_snapshots()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from longsam import _upstream, storage
-from longsam._upstream import State
+from longsam._upstream import InferenceState
 from longsam._warn import warn
 from longsam.fingerprint import fingerprint
 from longsam.frames import LiveVideo
@@ -22,10 +22,10 @@ from longsam.storage import reporting_damage
 
 STATE_FORMAT = 3
 BANK_FORMAT = 2
-"""Go up when what is saved can no longer be read by another longsam."""
+"""Increase when files written before can no longer be read."""
 
 
-def check_can_be_saved(state: State) -> None:
+def check_can_be_saved(state: InferenceState) -> None:
     """Refuse a state that cannot be saved.
 
     Raises:
@@ -40,7 +40,7 @@ def check_can_be_saved(state: State) -> None:
         check_plain(obj_id, "that are saved")
 
 
-def write_state(state: State, path: Path, model: torch.nn.Module) -> None:
+def write_state(state: InferenceState, path: Path, model: torch.nn.Module) -> None:
     """Write a state to a file; see `LongVideoPredictor.save_state`."""
     check_can_be_saved(state)
     session = session_of(state)
@@ -57,7 +57,7 @@ def write_state(state: State, path: Path, model: torch.nn.Module) -> None:
         if folder.parent != Path(os.path.abspath(path)).parent:
             # A file may only lead to a folder beside it; the caller can name another.
             content["session"]["history"]["folder"] = None
-    _wait_for_copies(state)
+    _upstream.wait_for_copies(state)
     storage.write(content, path)
 
 
@@ -108,7 +108,8 @@ def video_of(saved: dict[str, Any], path: Path) -> str:
         )
     if not isinstance(video, str) or not os.path.isabs(video):
         raise ValueError(
-            f"{path} names the video {video!r}; if it is right, give it as video_path."
+            f"{path} names the video {video!r}, which is not a path on this machine. Give the "
+            "video as video_path."
         )
     if not os.path.exists(video):
         raise FileNotFoundError(f"{path} was saved while tracking {video}, which is not there.")
@@ -120,7 +121,7 @@ def video_of(saved: dict[str, Any], path: Path) -> str:
     return video
 
 
-def restore(state: State, saved: dict[str, Any], path: Path) -> None:
+def restore(state: InferenceState, saved: dict[str, Any], path: Path) -> None:
     """Put what was saved into a fresh state of the same video.
 
     Raises:
@@ -133,7 +134,7 @@ def restore(state: State, saved: dict[str, Any], path: Path) -> None:
 
 
 def write_bank(
-    state: State, path: Path, model: torch.nn.Module, obj_ids: Iterable[Any] | None
+    state: InferenceState, path: Path, model: torch.nn.Module, obj_ids: Iterable[Any] | None
 ) -> None:
     """Write conditioning memories to a file; see `LongVideoPredictor.save_memory_bank`."""
     known = {obj_id: obj_idx for obj_idx, obj_id in _upstream.objects(state)}
@@ -153,26 +154,31 @@ def write_bank(
         "objects": objects,
         "constants": _upstream.constants(state),
     }
-    _wait_for_copies(state)
+    _upstream.wait_for_copies(state)
     storage.write(content, path)
 
 
+def read_bank(path: Path, model: torch.nn.Module) -> dict[str, Any]:
+    """The content of a memory bank of the same model."""
+    content = storage.read(path, "longsam_memory_bank", "memory bank", BANK_FORMAT)
+    _check_model(model, content, path)
+    return content
+
+
 def add_bank(
-    state: State, path: Path, model: torch.nn.Module, add_object: Callable[[Any], int]
+    state: InferenceState, path: Path, bank: dict[str, Any], add_object: Callable[[Any], int]
 ) -> None:
     """Let a state know the objects of a memory bank.
 
     Args:
         state: The session.
-        path: The file.
-        model: It must be the model of the bank.
+        path: The file of the bank.
+        bank: Its content.
         add_object: Gives the index of an object, which is new or known.
     """
-    content = storage.read(path, "longsam_memory_bank", "memory bank", BANK_FORMAT)
-    _check_model(model, content, path)
     with reporting_damage(path, "memory bank"):
-        constants = _upstream.learn_constants(state, content["constants"])
-        for obj_id, outputs in content["objects"]:
+        constants = _upstream.learn_constants(state, bank["constants"])
+        for obj_id, outputs in bank["objects"]:
             for output in outputs:
                 _upstream.place_output(output, constants, *_upstream.storage_devices(state))
             _upstream.add_memories(state, add_object(obj_id), outputs)
@@ -194,7 +200,7 @@ def _name(model: dict[str, str]) -> str:
     return f"{model['name'] or 'a model'} (config {model['config']}, weights {model['weights']})"
 
 
-def _describe(state: State) -> dict[str, Any]:
+def _describe(state: InferenceState) -> dict[str, Any]:
     """What tells one video from another."""
     session, images = session_of(state), _upstream.images(state)
     source, path = images.source, images.source.path
@@ -210,7 +216,7 @@ def _describe(state: State) -> dict[str, Any]:
     }
 
 
-def _check_video(state: State, saved: dict[str, Any], path: Path) -> None:
+def _check_video(state: InferenceState, saved: dict[str, Any], path: Path) -> None:
     """Refuse another video.
 
     Where the bytes are the same it is the same one; a copy in another container has the same
@@ -226,7 +232,8 @@ def _check_video(state: State, saved: dict[str, Any], path: Path) -> None:
         alike = all(given[what] == expected[what] for what in ("num_frames", "frame_size"))
     if alike and given["fingerprint"] != expected["fingerprint"]:
         images = _upstream.images(state)
-        alike = all(
+        # The first frame alone does not tell one video from another.
+        alike = (len(digests) > 1 or given["num_frames"] == 1) and all(
             0 <= frame_idx < given["num_frames"] and images.digest(frame_idx) == digest
             for frame_idx, digest in sorted(digests.items())
         )
@@ -240,10 +247,3 @@ def _check_video(state: State, saved: dict[str, Any], path: Path) -> None:
 def _video(described: dict[str, Any]) -> str:
     height, width = described["frame_size"]
     return f"{described['name']} ({described['num_frames']} frames of {width}x{height})"
-
-
-def _wait_for_copies(state: State) -> None:
-    """Offloaded tensors may still be on their way (upstream copies them with non_blocking=True)."""
-    device, _ = _upstream.storage_devices(state)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -15,7 +15,7 @@ KEY = "longsam"
 """The one key that is added to upstream's inference state."""
 
 
-class State(_upstream.State):
+class State(_upstream.InferenceState):
     """Upstream's inference state: a dict with its keys, and a few names of ours.
 
     `with predictor.init_state(video) as state:` closes the video at the end.
@@ -36,7 +36,7 @@ class State(_upstream.State):
     def last_frame_idx(self) -> int:
         """The frame that was tracked last; -1 before the first.
 
-        A caller that counts frames on which nothing was tracked says so in its extras.
+        A caller that counts frames without objects sets `extras["last_frame_idx"]`.
         """
         if "last_frame_idx" in self.extras:
             return int(self.extras["last_frame_idx"])
@@ -85,7 +85,7 @@ _NO_COPY = (
 
 @dataclass
 class Pass:
-    """One run over the video, as far as it has come. Saved as itself.
+    """One pass over the video and how far it has come; saved with the state.
 
     Attributes:
         next_frame_idx: The frame that is tracked next.
@@ -113,7 +113,7 @@ class Pass:
         )
 
     def reads(self, reach: int) -> range:
-        """The frames before the next one that tracking it reads."""
+        """The earlier frames that are read to track the next one, nearest first."""
         return range(
             self.next_frame_idx - self.step,
             self.next_frame_idx - self.step * (reach + 1),
@@ -138,8 +138,8 @@ class Session:
         open_passes: The passes that have begun and not ended.
         last_pass: The pass that tracked a frame last, as it was then; `resume_propagation` starts
             from it.
-        writer: The segment whose pass was the last to change what is remembered; None if anything
-            else was. A pass whose segment it is can go on in the same segment.
+        last_segment: The segment whose pass was the last to change what is remembered; None if
+            anything else was. A pass whose segment it is can continue in the same segment.
         extras: See `State.extras`.
         video: What tells this video from others, once it was asked for.
     """
@@ -151,21 +151,19 @@ class Session:
         self.history = None if options.snapshots is None else History(options.snapshots)
         self.open_passes: list[Pass] = []
         self.last_pass: Pass | None = None
-        self.writer: int | None = None
+        self.last_segment: int | None = None
         self.extras: dict[str, Any] = {}
         self.video: str | None = None
         self.is_closed = False
-        self._era = 0  # counts resets and removals of objects
 
-    def begin(self, state: _upstream.State, current: Pass, *, resumed: bool) -> int:
-        """A pass begins, or is resumed; returns what `check` wants."""
+    def begin(self, state: _upstream.InferenceState, current: Pass, *, resumed: bool) -> None:
+        """A pass begins, or is resumed."""
         current.obj_ids = [obj_id for _, obj_id in _upstream.objects(state)]
         if not resumed:
             self.memory.begin_pass(current.next_frame_idx, _upstream.default_start(state))
         if self.batches is not None:
             self.batches.clear()  # an earlier pass may have failed halfway through a frame
         self.open_passes.append(current)
-        return self._era
 
     def for_replay(self) -> "Session":
         """The session of a state in which part of this one's history is tracked again."""
@@ -174,15 +172,15 @@ class Session:
         memory = Memory(self.memory.window, self.memory.reach, self.memory.max_prompt_frames)
         return Session(options, memory, batches)
 
-    def check(self, era: int) -> None:
-        """Before each frame of a pass: refuse one whose objects are no more.
+    def before_frame(self, current: Pass) -> None:
+        """A pass asks for its next frame: refuse one whose objects are no more.
 
         Raises:
             RuntimeError: Since it began an object was removed, or the state was reset or closed.
         """
         if self.is_closed:
             raise RuntimeError("The state is closed. Open the video again with init_state.")
-        if era != self._era:
+        if not any(one is current for one in self.open_passes):
             raise RuntimeError(
                 "Since this pass began an object was removed or the state was reset, so it cannot "
                 "be continued. Start another with propagate_in_video."
@@ -190,11 +188,11 @@ class Session:
         if self.batches is not None:
             self.batches.begin_step()
 
-    def tracked(self, state: _upstream.State, current: Pass, frame_idx: int) -> None:
+    def frame_tracked(self, state: _upstream.InferenceState, current: Pass, frame_idx: int) -> None:
         """A pass has tracked a frame: note it, and forget what will not be read again."""
         current.advance(frame_idx)
         self.last_pass = replace(current)
-        self.writer = current.segment
+        self.last_segment = current.segment
         self.extras.clear()
         self.memory.forget_prompts(state, frame_idx, reverse=current.reverse)
         self.memory.note_tracked(current.obj_ids, frame_idx, current.segment)
@@ -211,19 +209,19 @@ class Session:
             running = {one.segment for one in self.open_passes}
             if self.last_pass is not None:
                 running.add(self.last_pass.segment)
-            self.history.drop_replaced(self.memory.writers.values(), running)
+            self.history.drop_replaced(self.memory.segment_of.values(), running)
 
     def changed(self) -> None:
         """Something other than a pass has changed what is remembered."""
-        self.writer = None
+        self.last_segment = None
 
-    def objects_removed(self, state: _upstream.State) -> None:
+    def objects_removed(self, state: _upstream.InferenceState) -> None:
         """Objects were removed, or the state was reset."""
-        self._era += 1
+        self.open_passes = []  # none of them can continue
         self.changed()
         self.extras.clear()
         self.memory.forget_objects(obj_id for _, obj_id in _upstream.objects(state))
-        if not self.memory.writers:
+        if not self.memory.segment_of:
             self.last_pass = None
         if self.batches is not None:
             self.batches.clear()
@@ -242,7 +240,7 @@ class Session:
         return {
             "memory": self.memory.to_plain(),
             "last_pass": None if self.last_pass is None else asdict(self.last_pass),
-            "writer": self.writer,
+            "last_segment": self.last_segment,
             "history": None if self.history is None else self.history.to_plain(),
             "extras": self.extras,
         }
@@ -252,13 +250,13 @@ class Session:
         self.memory.restore(saved["memory"])
         last_pass = saved["last_pass"]
         self.last_pass = None if last_pass is None else Pass(**last_pass)
-        self.writer = saved["writer"]
+        self.last_segment = saved["last_segment"]
         self.extras = dict(saved["extras"])
         if self.history is not None:
             self.history.restore(saved["history"])
 
 
-def session_of(state: _upstream.State) -> Session:
+def session_of(state: _upstream.InferenceState) -> Session:
     """The session of a state that `init_state` has made."""
     session: Session = state[KEY]
     return session

@@ -1,17 +1,16 @@
 """Going back: what was tracked, in segments that can be tracked again from files on disk.
 
 Upstream holds for each object and frame what was written last. So each frame notes which segment
-wrote it last (`Memory.writers`), and a segment is a stretch of one pass during which nothing else
+wrote it last (`Memory.segment_of`). A segment is a stretch of one pass during which nothing else
 changed what is remembered: from its snapshots it can be tracked again, bit for bit.
 """
 
+import os
 import re
 import secrets
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from longsam.frame_map import FrameMap
 from longsam.options import Snapshots
 
 FORMAT = 1
+_PREFIX = "longsam-snapshots-"
 _FILE_NAME = re.compile(r"segment_\d{5,12}_frame_\d{8,12}\.pt")
 
 
@@ -44,9 +44,8 @@ class Segment:
     def serves(self) -> list[tuple[int, range]]:
         """For each snapshot, the frames that are tracked again from it (the last is open)."""
         step = -1 if self.reverse else 1
-        firsts = list(self.snapshots)
-        lasts = [*firsts[1:], -1 if self.reverse else 1 << 62]
-        return [(first, range(first, end, step)) for first, end in zip(firsts, lasts, strict=True)]
+        firsts = [*self.snapshots, -1 if self.reverse else 1 << 62]
+        return [(first, range(first, end, step)) for first, end in pairwise(firsts)]
 
     def snapshot_before(self, frame_idx: int) -> int | None:
         """The frame of the last snapshot from which a frame can be reached."""
@@ -64,12 +63,9 @@ class History:
         self.every = options.every
         self.max_bytes = options.max_bytes
         if options.folder is None:
-            self.folder = Path(tempfile.mkdtemp(prefix="longsam-snapshots-"))
-            self._remove_folder = weakref.finalize(
-                self, shutil.rmtree, self.folder, ignore_errors=True
-            )
+            self.folder, self._remove_folder = storage.temporary_folder(self, _PREFIX)
         else:
-            self.folder = Path(options.folder)
+            self.folder = Path(os.path.abspath(options.folder))
             if self.folder.is_symlink():
                 raise ValueError(f"{self.folder} is a link; name the folder for snapshots itself.")
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +73,7 @@ class History:
         self.segments: dict[int, Segment] = {}
         self._key = secrets.token_hex(16)  # tells this session's files from others'
         self._num_ever = 0
+        self.has_failed = False  # to write a snapshot, since one was written
         self._is_tidy = False  # whether the folder holds nothing but these
 
     @property
@@ -105,12 +102,13 @@ class History:
         """Write a snapshot.
 
         Raises:
-            OSError: It cannot be written. The segment is as it was.
+            OSError: It cannot be written. The next attempt comes `every` frames later.
         """
         self._tidy()
         segment.tried = next_frame_idx
         path = self.folder / f"segment_{segment.number:05d}_frame_{next_frame_idx:08d}.pt"
         storage.write({"longsam_snapshot": FORMAT, "key": self._key, "memories": content}, path)
+        self.has_failed = False
         segment.snapshots[next_frame_idx] = path
         self._keep_within_bytes(segment)
 
@@ -129,7 +127,7 @@ class History:
         return memories
 
     def drop_replaced(self, writers: Iterable[FrameMap], running: set[int]) -> None:
-        """Remove each snapshot all of whose frames were tracked again by other segments.
+        """Remove each snapshot whose frames have all been tracked again by later segments.
 
         Args:
             writers: For each object which segment tracked which frame last.
@@ -190,8 +188,10 @@ class History:
                 if _is_plain_file(self.folder / name)
             }
             number = int(one["number"])
+            # Where the last one is gone, the next is due at once.
+            tried = one["tried"] if snapshots.keys() == names.keys() else None
             self.segments[number] = Segment(
-                number, bool(one["reverse"]), list(one["obj_ids"]), snapshots, one["tried"]
+                number, bool(one["reverse"]), list(one["obj_ids"]), snapshots, tried
             )
 
     def _tidy(self) -> None:
@@ -206,7 +206,7 @@ class History:
         self._is_tidy = True
 
     def _keep_within_bytes(self, running: Segment) -> None:
-        """Leave out snapshots so that those that stay lie far apart, and then the oldest."""
+        """Remove snapshots until `max_bytes` holds: those closest to others, then the oldest."""
         while self.max_bytes is not None and self.num_bytes > self.max_bytes:
             gaps = [
                 (abs(firsts[at + 1] - firsts[at - 1]), segment.number, firsts[at])
@@ -230,6 +230,8 @@ class History:
 
 def _overlap(served: range, run: range) -> bool:
     """Whether a range, in either direction, has a frame of a run."""
+    if not served:
+        return False
     low, high = min(served[0], served[-1]), max(served[0], served[-1])
     return low < run.stop and run.start <= high
 

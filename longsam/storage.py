@@ -2,11 +2,14 @@
 
 import io
 import os
+import shutil
 import stat
+import tempfile
+import weakref
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +17,12 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = "lock"  # in a temporary folder, held by the process that uses it
 _TRAILER = b"\nlongsam crc32 %08x\n"
 _TRAILER_BYTES = len(_TRAILER % 0)
 _BLOCK_BYTES = 1 << 20
@@ -51,18 +60,18 @@ def write(content: dict[str, Any], path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def read(path: Path, key: str, what: str, newest: int) -> dict[str, Any]:
+def read(path: Path, key: str, what: str, version: int) -> dict[str, Any]:
     """Read a file that `write` has written.
 
     Args:
         path: The file.
         key: The key under which it holds the version of its format.
         what: What messages call it: "state", "memory bank".
-        newest: The newest version that can be read.
+        version: The version that can be read.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is something else, or damaged, or of a newer version.
+        ValueError: It is something else, or damaged, or of another version.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no saved {what} at {path}.")
@@ -70,18 +79,18 @@ def read(path: Path, key: str, what: str, newest: int) -> dict[str, Any]:
         with open(path, "rb") as file:
             _check(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
-        version = content[key]
+        found = content[key]
         _check_tensors(content)
     except Exception as error:  # damage is noticed in many ways
         raise ValueError(
             f"{path} is not a {what} that longsam has saved, or it is damaged "
             f"({type(error).__name__}: {_first_line(error)})."
         ) from error
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise ValueError(f"{path} is not a {what} that longsam has saved: its version is odd.")
-    if version != newest:
+    if found != version:
         raise ValueError(
-            f"{path} has version {version} of the format; this longsam reads version {newest}."
+            f"{path} has version {found} of the format; this longsam reads version {version}."
         )
     return dict(content)
 
@@ -124,7 +133,7 @@ def plain(value: Any) -> Any:
 
 
 def _write_checked(content: dict[str, Any], file: IO[bytes]) -> None:
-    """Torch's archive, and behind it a checksum of every byte, which the archive itself lacks."""
+    """Torch's archive, and after it a checksum of every byte, which the archive itself lacks."""
     checked = _Checked(file)
     try:
         torch.save(content, checked)  # type: ignore[arg-type]
@@ -186,6 +195,56 @@ def _check_tensors(value: Any) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check_tensors(item)
+
+
+def temporary_folder(owner: object, prefix: str) -> tuple[Path, Callable[[], object]]:
+    """A folder that is removed with its owner, or at the latest when the next one is made.
+
+    A process that is killed cannot remove its own. Its lock on the folder goes with it, so the next
+    process that makes such a folder sees that nobody uses it, and removes it.
+
+    Args:
+        owner: The folder is removed when this object goes.
+        prefix: How the names of such folders begin.
+
+    Returns:
+        The folder, and what removes it earlier.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _remove_if_unused(left)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    if fcntl is None:
+        return folder, weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    lock = open(folder / f"{_LOCK}.new", "wb")  # noqa: SIM115 (held as long as the folder)
+    _try_to_lock(lock)
+    os.replace(folder / f"{_LOCK}.new", folder / _LOCK)  # others see it only when it is locked
+
+    def remove() -> None:
+        lock.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return folder, weakref.finalize(owner, remove)
+
+
+def _remove_if_unused(folder: Path) -> None:
+    if fcntl is None or folder.is_symlink():
+        return
+    try:
+        with open(folder / _LOCK, "rb") as lock:
+            if os.fstat(lock.fileno()).st_uid == os.getuid() and _try_to_lock(lock):
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        pass  # another's, or it is being made or removed
+
+
+def _try_to_lock(file: IO[bytes]) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_left_over(path: Path) -> None:

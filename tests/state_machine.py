@@ -328,6 +328,9 @@ class Calls(RuleBasedStateMachine):
             "next": min(max(self.here + (-1 if reverse else 1), 0), self.num_frames - 1),
             "any": number % self.num_frames,
         }[start]
+        if start_frame_idx is None and self.differs:
+            # A prompt on a forgotten frame conditions, so ours may have an earlier default start.
+            self.is_apart |= _default_start(self.mine) != _default_start(self.theirs)
         self._advance(self._pass(start_frame_idx, most, reverse, is_numpy), count)
 
     @when(lambda self: self.passes, "track_on")
@@ -725,6 +728,20 @@ def _says_no_prompts(obj_ids: list[Any]) -> list[str]:
         f"No input points or masks are provided for object id {obj_id}; please add inputs first."
         for obj_id in obj_ids
     ]
+
+
+def _default_start(state: Any) -> int:
+    """The first conditioning frame, of those that wait for the next pass too."""
+    return min(
+        (
+            frame_idx
+            for outputs in ("output_dict_per_obj", "temp_output_dict_per_obj")
+            for by_storage in state[outputs].values()
+            for frame_idx in by_storage["cond_frame_outputs"]
+            if frame_idx >= 0
+        ),
+        default=0,
+    )
 
 
 def _result(call: Callable[[], Any]) -> Any:

@@ -135,7 +135,7 @@ def passes(buffer: FrameBuffer, frames: range) -> Iterator[int]:
     """What a pass does, as far as frames are concerned."""
     try:
         for frame_idx in frames:
-            with buffer.computing(1 if frames.step > 0 else -1):
+            with buffer.reading_ahead(1 if frames.step > 0 else -1):
                 assert buffer[frame_idx].shape == (3, 64, 64)
             yield frame_idx
     finally:
@@ -168,7 +168,7 @@ def test_frames_are_those_of_the_video_in_both_directions(buffer: FrameBuffer, m
     expected = [buffer[i] for i in range(len(buffer))]
     for frames in (range(100), range(99, -1, -1), range(50, 70, 3), range(70, 50, -3)):
         for frame_idx in frames:
-            with buffer.computing(1 if frames.step > 0 else -1):
+            with buffer.reading_ahead(1 if frames.step > 0 else -1):
                 assert torch.equal(buffer[frame_idx], expected[frame_idx])
             far = (frame_idx + 37) % 100
             assert torch.equal(buffer[far], expected[far])  # between two steps, any frame

@@ -35,7 +35,7 @@ def expected(mp4: Path) -> list[torch.Tensor]:
 
 
 def read(buffer: FrameBuffer, frame_idx: int, direction: int) -> torch.Tensor:
-    with buffer.computing(direction):
+    with buffer.reading_ahead(direction):
         return buffer[frame_idx]
 
 
@@ -107,7 +107,7 @@ def test_threads_that_read_one_buffer(mp4: Path, expected: list[torch.Tensor]) -
 
     runs = [(range(100), 1), (range(99, 40, -1), -1), (range(0, 100, 7), 0)]
     threads = [threading.Thread(target=run, args=arguments) for arguments in runs]
-    with buffer.computing(1):
+    with buffer.reading_ahead(1):
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -115,7 +115,7 @@ def test_threads_that_read_one_buffer(mp4: Path, expected: list[torch.Tensor]) -
         assert buffer.direction == 1
     assert len(direction_elsewhere) == 100 + 59 + 15
     assert not wrong
-    assert not any(direction_elsewhere)  # `computing` is a thread's own
+    assert not any(direction_elsewhere)  # `reading_ahead` is a thread's own
     buffer.close()
     assert not read_ahead_threads()
 
@@ -213,7 +213,8 @@ def test_digests_of_frames_read_anywhere(mp4: Path) -> None:
     buffer = open_buffer(mp4)
     frames: Iterator[Any] = open_source(mp4, SIZE).read(0, 100)
     _ = buffer[70]
-    read(buffer, 30, -1)
+    read(buffer, np.int64(30), -1)  # type: ignore[arg-type]
     buffer.pause()
     expected = [digest(frame) for frame in frames]
     assert buffer.digests == {70: expected[70], 30: expected[30]}
+    assert all(type(frame_idx) is int for frame_idx in buffer.digests)

@@ -53,8 +53,8 @@ PUBLIC = {
 }
 """What those around the wrapper, and the examples, may import of it."""
 
-MAX_LINES = {"predictor": 500}
-"""Of a module of the wrapper; others may have 350."""
+MAX_LINES = {"predictor": 640}
+"""Of a module of the wrapper; others may have 350. Of the predictor's 230 are docstrings."""
 
 GENERIC_KEYS = {
     "images",

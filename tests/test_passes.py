@@ -26,6 +26,11 @@ Calls = Callable[[Any, Any], Iterator[Any]]
 """What a user does with a fresh state; yields what the predictor returns."""
 
 
+@pytest.fixture(scope="module")
+def upstream(upstream: SAM2VideoPredictor) -> Any:
+    return sessions.float_memory(upstream)
+
+
 def click(predictor: Any, state: Any, frame_idx: int = 0, obj_id: Any = 1, label: int = 1) -> Any:
     return predictor.add_new_points_or_box(
         state, frame_idx, obj_id, points=[[60, 50]], labels=[label]
@@ -109,14 +114,12 @@ def prompts_while_two_are_open(p: Any, state: Any) -> Iterator[Any]:
     ],
 )
 def test_passes_that_are_open_at_once(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path, calls: Calls
+    upstream: Any, ours: LongVideoPredictor, mp4: Path, calls: Calls
 ) -> None:
     assert_equal(returned(ours, mp4, calls), returned(upstream, mp4, calls))
 
 
-def test_a_pass_goes_on_after_rewind(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
-) -> None:
+def test_a_pass_goes_on_after_rewind(upstream: Any, ours: LongVideoPredictor, mp4: Path) -> None:
     def calls(p: Any, state: Any) -> Iterator[Any]:
         click(p, state)
         steps = p.propagate_in_video(state)
@@ -177,7 +180,7 @@ def test_a_pass_over_objects_that_are_gone_is_refused(
 
 @pytest.mark.parametrize("then", ["close", "next"])
 def test_a_pass_that_another_has_replaced(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path, then: str
+    upstream: Any, ours: LongVideoPredictor, mp4: Path, then: str
 ) -> None:
     def calls(p: Any, state: Any) -> Iterator[Any]:
         click(p, state)
@@ -200,7 +203,7 @@ def test_a_pass_that_another_has_replaced(
 
 @pytest.mark.parametrize("far_back", [False, True])
 def test_a_correction_takes_effect_from_the_next_frame_on(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path, far_back: bool
+    upstream: Any, ours: LongVideoPredictor, mp4: Path, far_back: bool
 ) -> None:
     """A pass that starts on the corrected frame tracks it again, and the correction is lost."""
 
@@ -273,7 +276,7 @@ BAD_PROMPTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("bad", BAD_PROMPTS)
 @pytest.mark.parametrize("before", ["nothing", "mask", "click", "correction"])
 def test_a_refused_prompt_leaves_the_state_as_it_was(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, jpegs: Path, bad: str, before: str
+    upstream: Any, ours: LongVideoPredictor, jpegs: Path, bad: str, before: str
 ) -> None:
     def calls(p: Any, state: Any) -> Iterator[Any]:
         frame_idx = 0
@@ -315,7 +318,7 @@ def test_a_refused_mask_leaves_the_state_as_it_was(
 @pytest.mark.parametrize("prompt", ["click", "mask"])
 @pytest.mark.parametrize("which", ["first object", "second object", "correction"])
 def test_ctrl_c_inside_a_prompt(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, jpegs: Path, which: str, prompt: str
+    upstream: Any, ours: LongVideoPredictor, jpegs: Path, which: str, prompt: str
 ) -> None:
     """The state is as before: no object without a prompt is left, which no pass would accept."""
 
@@ -396,7 +399,7 @@ def test_a_live_pass_that_was_resumed_sees_new_objects(ours: LongVideoPredictor)
 
 
 def test_a_snapshot_that_cannot_be_written(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+    upstream: Any, ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:
     """One warning, and no frame is lost."""
     folder = tmp_path / "snapshots"
@@ -423,7 +426,7 @@ def test_a_snapshot_that_cannot_be_written(
 
 
 def with_bank(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, video: Path, path: Path, **options: Any
+    upstream: Any, ours: LongVideoPredictor, video: Path, path: Path, **options: Any
 ) -> tuple[Any, Any]:
     """A session of each that knows an object from another; upstream's is given it by hand."""
     states = []
@@ -443,9 +446,9 @@ def with_bank(
 
 
 def test_a_bank_is_saved_with_a_state_before_its_first_frame(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+    upstream: Any, ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:
-    theirs, mine = with_bank(sessions.float_memory(upstream), ours, mp4, tmp_path / "bank.pt")
+    theirs, mine = with_bank(upstream, ours, mp4, tmp_path / "bank.pt")
     ours.save_state(mine, tmp_path / "state.pt")
     loaded = ours.load_state(tmp_path / "state.pt")
     assert_equal(
@@ -455,9 +458,8 @@ def test_a_bank_is_saved_with_a_state_before_its_first_frame(
 
 
 def test_rewind_where_objects_are_known_from_a_bank(
-    upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path, tmp_path: Path
+    upstream: Any, ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:
-    upstream = sessions.float_memory(upstream)
     states = with_bank(upstream, ours, mp4, tmp_path / "bank.pt", snapshots=Snapshots(every=10))
     results = []
     for p, state in zip((upstream, ours), states, strict=True):

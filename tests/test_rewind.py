@@ -1,15 +1,17 @@
 """Going back far behind the window: corrections there are exactly upstream's."""
 
-import copy
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sessions
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from longsam import Autosave, LongVideoPredictor, Snapshots
-from longsam.predictor import _match_memory_dtype
 
 CORRECTION = {"points": [[40, 40]], "labels": [0]}
 
@@ -76,9 +78,7 @@ def test_passes_prompts_and_objects_in_between(
     upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
 ) -> None:
     """Later prompts stay, later passes count, and prompts that wait have no part in the replay."""
-    # Upstream refuses objects that are prompted later on a CPU; mended as ours is.
-    upstream = copy.deepcopy(upstream)
-    upstream.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
+    upstream = sessions.float_memory(upstream)
     results = []
     for predictor, options in ((upstream, {}), (ours, {"snapshots": Snapshots(20)})):
         state = start(predictor, mp4, **options)
@@ -115,6 +115,18 @@ def test_in_reverse(upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4:
             steps += track(predictor, state, frame_idx, reverse=True)
         results.append(steps)
     assert_equal(results[1], results[0])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_snapshot_due_at_the_end_of_the_video(
+    ours: LongVideoPredictor, mp4: Path, tmp_path: Path, reverse: bool
+) -> None:
+    """There is no frame to take it for."""
+    state = start(ours, mp4, snapshots=Snapshots(5, tmp_path))
+    first = 4 if reverse else 95
+    assert len(track(ours, state, first, reverse=reverse)) == 5
+    assert [path.name for path in tmp_path.iterdir()] == [f"segment_00001_frame_{first:08d}.pt"]
+    assert track(ours, state, 1, 0, reverse=reverse)[0][0] == 1
 
 
 def test_snapshots_on_disk(ours: LongVideoPredictor, mp4: Path, tmp_path: Path) -> None:
@@ -200,3 +212,154 @@ def test_what_cannot_be_gone_back_to(ours: LongVideoPredictor, mp4: Path) -> Non
     for wrong in (0, -5, 1.5, True):
         with pytest.raises(ValueError, match=r"Snapshots\(every\) is"):
             Snapshots(wrong)  # type: ignore[arg-type]
+
+
+# Sessions in which the memories of a frame come from several passes -------------------------------
+
+
+def click(predictor: Any, state: Any, frame_idx: int, obj_id: Any = 1, label: int = 1) -> Any:
+    """What is returned of the object itself."""
+    point = [[60, 50]] if label else [[40, 40]]
+    frame_idx, obj_ids, mask_logits = predictor.add_new_points_or_box(
+        state, frame_idx, obj_id, points=point, labels=[label]
+    )
+    return frame_idx, [obj_id], mask_logits[obj_ids.index(obj_id)]
+
+
+def corrected(predictor: Any, state: Any, frame_idx: int, obj_id: Any = 1) -> Any:
+    """Back to a frame, and a correction there."""
+    sessions.rewind(predictor, state, frame_idx)
+    return click(predictor, state, frame_idx, obj_id, label=0)
+
+
+def after_a_partial_pass(p: Any, state: Any) -> Iterator[Any]:
+    """What a correction changed on a part of the way counts when a later frame is gone back to."""
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    yield corrected(p, state, 30)
+    yield from p.propagate_in_video(state, 31, 5)
+    yield corrected(p, state, 40)
+    yield from p.propagate_in_video(state, 41, 20)
+
+
+def after_corrections_that_go_forward(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    for frame_idx in (20, 45, 25, 60, 24):
+        yield corrected(p, state, frame_idx)
+        yield from p.propagate_in_video(state, frame_idx + 1, 7)
+    yield corrected(p, state, 55)
+    yield from p.propagate_in_video(state, 56, 20)
+
+
+def forward_into_what_was_tracked_in_reverse(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    yield from p.propagate_in_video(state, 80, 50, reverse=True)
+    sessions.rewind(p, state, 50)
+    yield from p.propagate_in_video(state, 51, 20)
+    yield corrected(p, state, 31)
+    yield from p.propagate_in_video(state, 32, 20)
+
+
+def reverse_into_what_was_tracked_forward(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    yield corrected(p, state, 50)
+    yield from p.propagate_in_video(state, 49, 20, reverse=True)
+    sessions.rewind(p, state, 40)
+    yield from p.propagate_in_video(state, 39, 10, reverse=True)
+
+
+def both_ways_from_the_prompt_of_one_of_two(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 50)
+    click(p, state, 70, "two")
+    yield from p.propagate_in_video(state)
+    yield from p.propagate_in_video(state, reverse=True)
+    for frame_idx in (50, 70, 45, 52):
+        yield corrected(p, state, frame_idx, "two")
+        yield from p.propagate_in_video(state, frame_idx + 1, 6)
+        yield from p.propagate_in_video(state, frame_idx - 1, 6, reverse=True)
+
+
+def after_reset(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state)
+    p.reset_state(state)
+    click(p, state, 60)
+    yield from p.propagate_in_video(state, 60, 20)
+    with suppress(ValueError):  # there is nothing to go back to
+        sessions.rewind(p, state, 30)  # tracked for the old object alone
+    yield click(p, state, 30)
+    yield from p.propagate_in_video(state, 31, 8)
+    yield corrected(p, state, 65)
+    yield from p.propagate_in_video(state, 66, 20)
+
+
+def with_an_id_that_is_used_again(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    click(p, state, 0, "two")
+    yield from p.propagate_in_video(state)
+    p.remove_object(state, 1)
+    click(p, state, 60)
+    yield from p.propagate_in_video(state, 60, 20)
+    yield corrected(p, state, 40, "two")
+    yield click(p, state, 40)  # of the new object nothing is known here
+    yield from p.propagate_in_video(state, 41, 40)
+
+
+def with_an_object_that_is_added_later(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    yield from p.propagate_in_video(state, 0, 70)
+    click(p, state, 71, "new")
+    yield from p.propagate_in_video(state, 71)
+    sessions.rewind(p, state, 30)
+    yield click(p, state, 30, "new")
+    yield click(p, state, 30, 1, label=0)
+    yield from p.propagate_in_video(state, 31, 60)
+
+
+def while_two_passes_are_open(p: Any, state: Any) -> Iterator[Any]:
+    click(p, state, 0)
+    forward, back = (p.propagate_in_video(state, at, None, at == 99) for at in (0, 99))
+    for _ in range(10):
+        yield from islice(forward, 6)
+        yield from islice(back, 6)
+    yield corrected(p, state, 50)
+    yield from islice(forward, 10)
+    yield from p.propagate_in_video(state, 51, 8)
+    yield corrected(p, state, 54)
+    yield from back
+    yield from forward
+
+
+@pytest.mark.parametrize("every", [7, 20])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        after_a_partial_pass,
+        after_corrections_that_go_forward,
+        forward_into_what_was_tracked_in_reverse,
+        reverse_into_what_was_tracked_forward,
+        both_ways_from_the_prompt_of_one_of_two,
+        after_reset,
+        with_an_id_that_is_used_again,
+        with_an_object_that_is_added_later,
+        while_two_passes_are_open,
+    ],
+)
+def test_the_newest_memories_count(
+    upstream: SAM2VideoPredictor,
+    ours: LongVideoPredictor,
+    mp4: Path,
+    calls: Callable[[Any, Any], Iterator[Any]],
+    every: int,
+) -> None:
+    """As upstream, which forgets nothing: of each frame what was written last."""
+    results = []
+    for predictor in (sessions.float_memory(upstream), ours):
+        state = sessions.open_session(predictor, mp4, snapshots=Snapshots(every=every))
+        results.append(
+            [(step[0], list(step[1]), step[2].clone()) for step in calls(predictor, state)]
+        )
+    assert_equal(results[1], results[0])

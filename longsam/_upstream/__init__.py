@@ -5,19 +5,28 @@ https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794a
 (sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` holds the installed upstream against it.
 """
 
-from longsam._upstream.model import erased_by_clearing, feature_reach, progress_bar, reach
-from longsam._upstream.outputs import detach, joined, moved, place_output, row, without_mask
+from longsam._upstream.model import erased_by_clearing, feature_reach, reach
+from longsam._upstream.outputs import (
+    detach,
+    joined,
+    moved,
+    place_output,
+    row,
+    wait_for_copies,
+    without_mask,
+)
+from longsam._upstream.progress import progress_bar
 from longsam._upstream.prompts import (
-    KEYS_BY_OBJECT_IDX,
     forget_prompt,
     has_prompt,
     has_waiting_prompts,
     prompt_frames,
     unchanged_if_refused,
+    waiting_prompt_frames,
 )
 from longsam._upstream.state import (
+    InferenceState,
     Output,
-    State,
     all_outputs,
     batch_of_one_output_dict,
     conditioning_outputs,
@@ -39,7 +48,6 @@ from longsam._upstream.state import (
     was_tracked_in_reverse,
 )
 from longsam._upstream.transfer import (
-    KEYS_OF_OBJECTS,
     add_memories,
     copy_tracked,
     from_plain,
@@ -48,13 +56,11 @@ from longsam._upstream.transfer import (
     state_with_memories,
     to_plain,
 )
-from longsam._upstream.usage import bytes_by_kind, tensors_by_kind
+from longsam._upstream.usage import bytes_by_kind
 
 __all__ = [
-    "KEYS_BY_OBJECT_IDX",
-    "KEYS_OF_OBJECTS",
+    "InferenceState",
     "Output",
-    "State",
     "add_memories",
     "all_outputs",
     "batch_of_one_output_dict",
@@ -92,10 +98,11 @@ __all__ = [
     "row",
     "state_with_memories",
     "storage_devices",
-    "tensors_by_kind",
     "to_plain",
     "tracked_outputs",
     "unchanged_if_refused",
+    "wait_for_copies",
+    "waiting_prompt_frames",
     "was_tracked_in_reverse",
     "without_mask",
 ]

@@ -1,12 +1,6 @@
-"""What is derived from the model, and the bar that its passes draw."""
+"""What is derived from the model."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
-
-from sam2 import sam2_video_predictor
-from tqdm import tqdm
 
 
 def reach(model: Any) -> int:
@@ -33,25 +27,3 @@ def erased_by_clearing(model: Any, frame_idx: int) -> range:
     """The frames that `_clear_non_cond_mem_around_input` (line 1017) removes outputs of."""
     margin = model.memory_temporal_stride_for_eval * model.num_maskmem
     return range(frame_idx - margin, frame_idx + margin + 1)
-
-
-_draws_bar: ContextVar[bool] = ContextVar("longsam_draws_bar", default=True)
-
-
-def _bar(frames: Iterable[int], **options: Any) -> Iterable[int]:
-    return tqdm(frames, **options) if _draws_bar.get() else frames
-
-
-sam2_video_predictor.tqdm = _bar
-"""`propagate_in_video` draws a bar (line 583) and has no argument for it. Replaced once and for
-all, with what draws the same bar unless the context says otherwise."""
-
-
-@contextmanager
-def progress_bar(*, is_drawn: bool) -> Iterator[None]:
-    """Say whether a pass that begins here draws upstream's bar."""
-    token = _draws_bar.set(is_drawn)
-    try:
-        yield
-    finally:
-        _draws_bar.reset(token)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from longsam._upstream.state import Output
+from longsam._upstream.state import InferenceState, Output
 
 
 def place_output(
@@ -92,6 +92,12 @@ def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
         return first.as_strided(shape, (size, *first.stride()[1:]))
     _wait_for(first)
     return torch.cat(rows)
+
+
+def wait_for_copies(state: InferenceState) -> None:
+    """Wait until all that is offloaded has arrived, so that it can be written to a file."""
+    if state["device"].type == "cuda":
+        torch.cuda.synchronize(state["device"])
 
 
 def _wait_for(tensor: torch.Tensor) -> None:

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from longsam._upstream.state import State, conditioning_outputs, object_idx, tracked_outputs
+from longsam._upstream.state import (
+    InferenceState,
+    conditioning_outputs,
+    object_idx,
+    tracked_outputs,
+)
 
 KEYS_BY_OBJECT_IDX = (
     "point_inputs_per_obj",
@@ -15,7 +20,7 @@ KEYS_BY_OBJECT_IDX = (
 )
 
 
-def prompt_frames(state: State, obj_idx: int) -> set[int]:
+def prompt_frames(state: InferenceState, obj_idx: int) -> set[int]:
     """The frames on which the user has prompted an object, and its other conditioning frames."""
     return {
         frame_idx
@@ -29,7 +34,7 @@ def prompt_frames(state: State, obj_idx: int) -> set[int]:
     }
 
 
-def has_prompt(state: State, obj_idx: int, frame_idx: int) -> bool:
+def has_prompt(state: InferenceState, obj_idx: int, frame_idx: int) -> bool:
     """Whether the user gave points, a box or a mask for the object on this frame."""
     return (
         frame_idx in state["point_inputs_per_obj"][obj_idx]
@@ -37,7 +42,7 @@ def has_prompt(state: State, obj_idx: int, frame_idx: int) -> bool:
     )
 
 
-def has_waiting_prompts(state: State) -> bool:
+def has_waiting_prompts(state: InferenceState) -> bool:
     """Whether there are prompts that the next pass takes up."""
     return any(
         by_frame
@@ -46,7 +51,13 @@ def has_waiting_prompts(state: State) -> bool:
     )
 
 
-def forget_prompt(state: State, obj_idx: int, frame_idx: int) -> None:
+def waiting_prompt_frames(state: InferenceState, obj_idx: int) -> set[int]:
+    """The frames with prompts of an object that the next pass takes up."""
+    waiting = state["temp_output_dict_per_obj"][obj_idx].values()
+    return {frame_idx for by_frame in waiting for frame_idx in by_frame}
+
+
+def forget_prompt(state: InferenceState, obj_idx: int, frame_idx: int) -> None:
     """Forget what the user said of an object on a frame; its output stays as a tracked one."""
     state["point_inputs_per_obj"][obj_idx].pop(frame_idx, None)
     state["mask_inputs_per_obj"][obj_idx].pop(frame_idx, None)
@@ -56,7 +67,7 @@ def forget_prompt(state: State, obj_idx: int, frame_idx: int) -> None:
 
 
 @contextmanager
-def unchanged_if_refused(state: State, obj_id: Any, frame_idx: int) -> Iterator[None]:
+def unchanged_if_refused(state: InferenceState, obj_id: Any, frame_idx: int) -> Iterator[None]:
     """Restore the prompts of an object on a frame where adding another fails or is interrupted.
 
     Upstream adds the object, and takes the old prompt away, before it looks at the new one.
@@ -82,7 +93,7 @@ def unchanged_if_refused(state: State, obj_id: Any, frame_idx: int) -> Iterator[
         raise
 
 
-def _prompts_of(state: State, obj_idx: int) -> list[dict[int, Any]]:
+def _prompts_of(state: InferenceState, obj_idx: int) -> list[dict[int, Any]]:
     """Where the prompts of an object are, and what the model made of them so far."""
     return [
         state["point_inputs_per_obj"][obj_idx],

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-State = dict[str, Any]
+InferenceState = dict[str, Any]
 
 
 Output = dict[str, Any]
@@ -21,7 +21,7 @@ def new_state(
     *,
     offload_video_to_cpu: bool,
     offload_state_to_cpu: bool,
-) -> State:
+) -> InferenceState:
     """A fresh inference state, with every key that upstream's `init_state` (line 43) sets."""
     height, width = frame_size
     return {
@@ -46,59 +46,59 @@ def new_state(
     }
 
 
-def images(state: State) -> Any:
+def images(state: InferenceState) -> Any:
     """What upstream reads frames from, by index: our frame buffer."""
     return state["images"]
 
 
-def objects(state: State) -> Iterator[tuple[int, Any]]:
+def objects(state: InferenceState) -> Iterator[tuple[int, Any]]:
     """(object index, object id) of every object."""
     return iter(state["obj_idx_to_id"].items())
 
 
-def object_ids_as_listed(state: State) -> list[Any]:
+def object_ids_as_listed(state: InferenceState) -> list[Any]:
     """Upstream's own list of object ids, as a pass yields it."""
     ids: list[Any] = state["obj_ids"]
     return ids
 
 
-def object_idx(state: State, obj_id: Any) -> int | None:
+def object_idx(state: InferenceState, obj_id: Any) -> int | None:
     """The index of an object, None if there is no such object."""
     idx: int | None = state["obj_id_to_idx"].get(obj_id)
     return idx
 
 
-def tracked_outputs(state: State, obj_idx: int) -> dict[int, Output]:
+def tracked_outputs(state: InferenceState, obj_idx: int) -> dict[int, Output]:
     """Outputs of frames that were tracked or corrected, by frame index."""
     outputs: dict[int, Output] = state["output_dict_per_obj"][obj_idx]["non_cond_frame_outputs"]
     return outputs
 
 
-def conditioning_outputs(state: State, obj_idx: int) -> dict[int, Output]:
+def conditioning_outputs(state: InferenceState, obj_idx: int) -> dict[int, Output]:
     """Outputs of conditioning frames, by frame index."""
     outputs: dict[int, Output] = state["output_dict_per_obj"][obj_idx]["cond_frame_outputs"]
     return outputs
 
 
-def all_outputs(state: State, obj_idx: int) -> Iterator[Output]:
+def all_outputs(state: InferenceState, obj_idx: int) -> Iterator[Output]:
     """Every output that is remembered of an object."""
     yield from conditioning_outputs(state, obj_idx).values()
     yield from tracked_outputs(state, obj_idx).values()
 
 
-def frames_tracked(state: State, obj_idx: int) -> dict[int, Any]:
+def frames_tracked(state: InferenceState, obj_idx: int) -> dict[int, Any]:
     """The frames that upstream knows as tracked: a prompt on one of them is a correction."""
     tracked: dict[int, Any] = state["frames_tracked_per_obj"][obj_idx]
     return tracked
 
 
-def was_tracked_in_reverse(state: State, obj_idx: int, frame_idx: int) -> bool | None:
+def was_tracked_in_reverse(state: InferenceState, obj_idx: int, frame_idx: int) -> bool | None:
     """The direction in which a frame was tracked; None if upstream does not know it as tracked."""
     tracked = frames_tracked(state, obj_idx).get(frame_idx)
     return tracked and tracked["reverse"]
 
 
-def default_start(state: State) -> int:
+def default_start(state: InferenceState) -> int:
     """Where `propagate_in_video` starts by default: the first conditioning frame (line 562).
 
     Memories from a bank have negative indices and are no frames; with these alone it is frame 0.
@@ -114,19 +114,21 @@ def default_start(state: State) -> int:
     )
 
 
-def index_of_outputs(state: State, output_dict: dict[str, dict[int, Output]]) -> int:
+def index_of_outputs(state: InferenceState, output_dict: dict[str, dict[int, Output]]) -> int:
     """Which object has these outputs; the very dict, not an equal one."""
     per_obj: dict[int, dict[str, dict[int, Output]]] = state["output_dict_per_obj"]
     return next(obj_idx for obj_idx, outputs in per_obj.items() if outputs is output_dict)
 
 
-def has_features(state: State, frame_idx: int) -> bool:
+def has_features(state: InferenceState, frame_idx: int) -> bool:
     """Whether the image features of a frame are at hand."""
     return frame_idx in state["cached_features"]
 
 
 def encode(
-    state: State, frames: dict[int, torch.Tensor], forward_image: Callable[[torch.Tensor], Any]
+    state: InferenceState,
+    frames: dict[int, torch.Tensor],
+    forward_image: Callable[[torch.Tensor], Any],
 ) -> None:
     """Put the image features of several frames, encoded at once, where upstream looks for them.
 
@@ -151,7 +153,7 @@ def encode(
     }
 
 
-def only_object(state: State, obj_idx: int) -> State:
+def only_object(state: InferenceState, obj_idx: int) -> InferenceState:
     """A view of a state that holds one object, enough for `_clear_non_cond_mem_around_input`."""
     return {
         "obj_idx_to_id": {0: state["obj_idx_to_id"][obj_idx]},
@@ -166,19 +168,19 @@ def batch_of_one_output_dict(
     return {"cond_frame_outputs": conditioning, "non_cond_frame_outputs": tracked}
 
 
-def storage_devices(state: State) -> tuple[torch.device, torch.device]:
+def storage_devices(state: InferenceState) -> tuple[torch.device, torch.device]:
     """Where object pointers are kept, and where memory features and masks."""
     return state["device"], state["storage_device"]
 
 
-def constants(state: State) -> dict[str, Any]:
+def constants(state: InferenceState) -> dict[str, Any]:
     """What upstream keeps once for all frames: positional encodings of memories."""
     kept: dict[str, Any] = state["constants"]
     return kept
 
 
 @contextmanager
-def frame_unchanged(state: State, frame_idx: int) -> Iterator[None]:
+def frame_unchanged(state: InferenceState, frame_idx: int) -> Iterator[None]:
     """Put back what is remembered of a frame, for all objects, after it was tracked once more."""
     held = [
         (by_frame, by_frame.get(frame_idx))

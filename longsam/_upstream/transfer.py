@@ -7,8 +7,8 @@ from typing import Any
 from longsam._upstream.outputs import detach, moved, place_output
 from longsam._upstream.prompts import KEYS_BY_OBJECT_IDX, prompt_frames
 from longsam._upstream.state import (
+    InferenceState,
     Output,
-    State,
     conditioning_outputs,
     constants,
     frames_tracked,
@@ -29,12 +29,12 @@ KEYS_OF_OBJECTS = (
 """What a state holds besides its video, its options and what can be computed again."""
 
 
-def to_plain(state: State) -> State:
-    """All of a state that tracking goes on from, to be saved."""
+def to_plain(state: InferenceState) -> InferenceState:
+    """What tracking continues from, to be saved."""
     return {key: state[key] for key in KEYS_OF_OBJECTS}
 
 
-def from_plain(state: State, saved: State) -> None:
+def from_plain(state: InferenceState, saved: InferenceState) -> None:
     """Put saved content into a fresh state of the same video, each tensor where upstream has it."""
     device, storage = state["device"], state["storage_device"]
     constants = {name: moved(value, device) for name, value in saved["constants"].items()}
@@ -53,7 +53,7 @@ def from_plain(state: State, saved: State) -> None:
 
 
 def memories_read_from(
-    state: State, obj_ids: list[Any], to_be_read: Iterable[int], feature_reach: int
+    state: InferenceState, obj_ids: list[Any], to_be_read: Iterable[int], feature_reach: int
 ) -> dict[str, Any]:
     """What a pass over some objects reads from its next frame on, to be saved.
 
@@ -85,7 +85,7 @@ def memories_read_from(
     }
 
 
-def state_with_memories(state: State, memories: dict[str, Any]) -> State:
+def state_with_memories(state: InferenceState, memories: dict[str, Any]) -> InferenceState:
     """A state over the same frames that remembers what `memories_read_from` has given."""
     past = dict(state)
     per_obj: dict[str, Any] = {key: {} for key in KEYS_BY_OBJECT_IDX}
@@ -115,7 +115,7 @@ def state_with_memories(state: State, memories: dict[str, Any]) -> State:
     return past
 
 
-def copy_tracked(past: State, state: State, obj_id: Any, frame_idx: int) -> None:
+def copy_tracked(past: InferenceState, state: InferenceState, obj_id: Any, frame_idx: int) -> None:
     """Remember of a frame what another state of the same session does, if nothing is there."""
     old_idx, obj_idx = past["obj_id_to_idx"][obj_id], state["obj_id_to_idx"][obj_id]
     output = tracked_outputs(past, old_idx).get(frame_idx)
@@ -128,16 +128,16 @@ def copy_tracked(past: State, state: State, obj_id: Any, frame_idx: int) -> None
     frames_tracked(state, obj_idx).setdefault(frame_idx, dict(tracked))
 
 
-def add_memories(state: State, obj_idx: int, outputs: list[Output]) -> None:
+def add_memories(state: InferenceState, obj_idx: int, outputs: list[Output]) -> None:
     """Give an object conditioning memories at negative frame indices, which no frame of the video
-    has: -1, -2, ... behind those that are there.
+    has: -1, -2, ... after those that are there.
     """
     known = conditioning_outputs(state, obj_idx)
     for output in outputs:
         known[min([*known, 0]) - 1] = output
 
 
-def learn_constants(state: State, known: dict[str, Any]) -> dict[str, Any]:
+def learn_constants(state: InferenceState, known: dict[str, Any]) -> dict[str, Any]:
     """Take over what another session of the same model keeps once for all frames."""
     for name, value in known.items():
         state["constants"].setdefault(name, moved(value, state["device"]))

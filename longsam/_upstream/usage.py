@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from longsam._upstream.state import State, images
+from longsam._upstream.state import InferenceState, images
 
 
-def tensors_by_kind(state: State) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor that a state holds apart from its frames, with the kind of thing it is."""
     outputs = [state["output_dict_per_obj"], state["temp_output_dict_per_obj"]]
     for per_obj in outputs:
@@ -26,7 +26,7 @@ def tensors_by_kind(state: State) -> Iterator[tuple[str, torch.Tensor]]:
     yield from _flatten("cached_features", state["cached_features"])
 
 
-def bytes_by_kind(state: State) -> dict[str, dict[str, int]]:
+def bytes_by_kind(state: InferenceState) -> dict[str, dict[str, int]]:
     """Bytes that a state holds, by kind and by device. Shared storage counts once."""
     usage: dict[str, dict[str, int]] = {
         kind: {}

@@ -1,6 +1,7 @@
 """`longsam show`: a contact sheet of hours, on one page."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +38,47 @@ def run(options: argparse.Namespace) -> int:
     folder = MaskFolder(options.folder)
     path = options.out or options.folder / "contact_sheet.png"
     every = options.every or max(1, -(-len(folder) // 25))
-    video = _open_video(options.video or folder.video)
+    video = _open_video(options.video, folder)
     tiles = [(i, _tile(folder, i, video)) for i in folder.frames[::every]]
     _draw_sheet(folder, tiles, path)
     print(f"{path}: {len(tiles)} of {len(folder)} frames, {len(folder.all_obj_ids())} object(s)")
     return 0
 
 
-def _open_video(video: str | None) -> FrameSource | None:
-    if video is None:
+def _open_video(given: str | None, folder: MaskFolder) -> FrameSource | None:
+    """The video that the user names, or the one that the folder names, if that is harmless."""
+    name = given if given is not None else folder.video
+    if name is None:
         return None
     try:
-        return open_source(video, None)
-    except (OSError, ValueError):
-        print(f"{video} cannot be opened: masks are shown without their frames (--video FILE).")
+        # Anybody may have written the folder: what it names is opened only if it is a file here.
+        if given is None and not _is_local(name):
+            raise ValueError
+        video = open_source(name, None)
+    except (OSError, ValueError, RuntimeError):
+        print(f"{name} cannot be opened: masks are shown without their frames (--video FILE).")
         return None
+    if video.frame_size != folder.size:
+        print(f"{name} has frames of another size than the masks, which are shown without them.")
+        video.close()
+        return None
+    return video
+
+
+def _is_local(name: str) -> bool:
+    """Whether it is a file or a folder on this machine, by nothing but its name and kind."""
+    is_elsewhere = "://" in name or name.startswith(("//", "\\\\"))
+    return not is_elsewhere and (os.path.isfile(name) or os.path.isdir(name))
 
 
 def _tile(folder: MaskFolder, frame_idx: int, video: FrameSource | None) -> ImageArray:
     _, obj_ids, masks = folder.read(frame_idx)
-    image: ImageArray = np.full((*folder.size, 3), 40, np.uint8)
+    every = max(1, max(folder.size) // (2 * TILE_WIDTH))  # smaller first: a sheet needs no more
+    masks = masks[:, ::every, ::every]
+    image: ImageArray = np.full((*masks.shape[1:], 3), 40, np.uint8)
     if video is not None:
-        (image,) = video.read(frame_idx, frame_idx + 1)
+        (frame,) = video.read(frame_idx, frame_idx + 1)
+        image = np.ascontiguousarray(frame[::every, ::every])
     drawn = draw(image, Record(frame_idx, obj_ids, torch.from_numpy(masks).float()))
     small = Image.fromarray(drawn)
     small.thumbnail((TILE_WIDTH, TILE_WIDTH))
@@ -71,7 +91,7 @@ def _draw_sheet(folder: MaskFolder, tiles: list[tuple[int, ImageArray]], path: P
     except ImportError as error:
         raise ImportError("Contact sheets need matplotlib: `pip install matplotlib`.") from error
     rows = -(-len(tiles) // COLUMNS)
-    tile_height = 2.6 * folder.size[0] / folder.size[1] + 0.3
+    tile_height = 2.6 * min(4, folder.size[0] / folder.size[1]) + 0.3
     figure = Figure(figsize=(13, rows * tile_height + 3.2), layout="constrained")
     grid = figure.add_gridspec(rows + 1, COLUMNS, height_ratios=[tile_height] * rows + [3.0])
     for place, (frame_idx, image) in enumerate(tiles):
@@ -87,9 +107,15 @@ def _draw_sheet(folder: MaskFolder, tiles: list[tuple[int, ImageArray]], path: P
             areas[obj_id][frame_idx] = 100 * area / (folder.size[0] * folder.size[1])
     for position, (obj_id, by_frame) in enumerate(areas.items()):
         colour = colour_of(obj_id, position) / 255
-        axes.plot(list(by_frame), list(by_frame.values()), label=str(obj_id), color=colour)
+        axes.plot(list(by_frame), list(by_frame.values()), label=_label(obj_id), color=colour)
     axes.set(xlabel="frame", ylabel="area, % of the frame", ylim=(0, None))
     axes.grid(alpha=0.3)
     if len(areas) <= 20:
         axes.legend(title="object", fontsize=8, loc="upper right")
     figure.savefig(path, dpi=100)
+
+
+def _label(obj_id: Any) -> str:
+    """An id as matplotlib draws it: no formula, not left out, and not of any length."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(obj_id)[:40])
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from sam2.utils.amg import batched_mask_to_box
 from torchvision.ops import box_iou  # type: ignore[import-untyped]
 
 Boxes = npt.NDArray[np.float64]
@@ -19,6 +18,8 @@ SAME_MASK = 0.7
 
 def boxes_around(masks: torch.Tensor) -> Boxes:
     """Boxes around masks (n x height x width, bool); an empty mask has 0, 0, 0, 0."""
+    from sam2.utils.amg import batched_mask_to_box  # not at the top: the wrapper explains a lack
+
     boxes: Boxes = batched_mask_to_box(masks).double().cpu().numpy()
     # The corners are inclusive, so a mask of one pixel at 0, 0 has the box of an empty one.
     boxes[masks.flatten(1).any(1).cpu().numpy(), 2:] += 1

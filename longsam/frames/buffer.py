@@ -1,6 +1,7 @@
 """The stand-in for upstream's tensor of all frames: a few frames, decoded ahead of their use."""
 
 import hashlib
+import operator
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -26,10 +27,10 @@ class FrameBuffer:
     normalized. The buffer holds the frame in use and up to `frames_per_chunk` frames after it (or
     before it, in reverse) as uint8, and normalizes a frame when it is read.
 
-    What is read inside `computing` is read ahead: a thread decodes the next chunk and ends. A chunk
-    is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame that is read
-    outside is decoded on the spot, and what was read ahead stays. No thread runs after `pause` or
-    `close`. Several passes or threads may read one buffer: frames are right, but slower.
+    What is read inside `reading_ahead` is read ahead: a thread decodes the next chunk and ends. A
+    chunk is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame that is
+    read outside is decoded on the spot, and what was read ahead stays. No thread runs after `pause`
+    or `close`. Several passes or threads may read one buffer: frames are right, but slower.
 
     Attributes:
         source: Where frames come from.
@@ -119,6 +120,7 @@ class FrameBuffer:
             IndexError: There is no such frame.
             RuntimeError: The frame cannot be read, or the buffer is closed.
         """
+        frame_idx = operator.index(frame_idx)  # of any type of whole number
         if not 0 <= frame_idx < len(self):
             raise IndexError(f"frame {frame_idx} is outside the {len(self)} frames of the video")
         with self._lock:
@@ -141,10 +143,10 @@ class FrameBuffer:
             return _digest(self._on_the_spot(frame_idx))
 
     @contextmanager
-    def computing(self, direction: int) -> Iterator[None]:
+    def reading_ahead(self, direction: int) -> Iterator[None]:
         """While open, what this thread reads is read ahead.
 
-        Open it for each step of a pass, `with images.computing(1): step = next(steps)`, so that
+        Open it for each step of a pass, `with images.reading_ahead(1): step = next(steps)`, so that
         what the caller reads between two steps does not count. Call `pause` after the last step.
 
         Args:

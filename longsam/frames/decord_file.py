@@ -46,8 +46,7 @@ class DecordFile(FrameSource):
         except ImportError as error:
             raise ImportError(
                 'reader="decord" needs the package decord, which is not installed. Install it with '
-                "`pip install decord` (it has wheels for x86-64 only), or use the default "
-                'reader="av".'
+                '`pip install "longsam[decord]"`, or use the default reader="av".'
             ) from error
         if not path.exists():
             raise FileNotFoundError(f"There is no video file or image folder at {path}.")
@@ -88,8 +87,9 @@ class DecordFile(FrameSource):
         try:
             container, _ = open_video(self.path)
         except ValueError as error:
+            why = str(error).removeprefix(f"{self.path} ")
             raise ValueError(
-                f'{self.path} cannot be opened by decord: {error} Or try the default reader="av".'
+                f'{self.path} cannot be opened by decord or by reader="av": it {why}'
             ) from error
         container.close()
         if is_playlist(self.path):

@@ -99,9 +99,9 @@ def open_video(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]
     except (av.FFmpegError, OSError) as error:
         if is_playlist(path, error):
             raise ValueError(
-                f"{path} cannot be opened as a video: it is a playlist or a list of other files "
-                "(such as HLS, DASH, ffconcat or SDP), and those are not followed. Give the path "
-                "of the video itself."
+                f"{path} cannot be opened as a video: it seems to be a playlist (HLS, DASH, "
+                "ffconcat, SDP) or another list of files, and those are not followed. Give the "
+                "path of the video itself."
             ) from error
         raise ValueError(
             f"{path} cannot be opened as a video ({reason(error)}). Check that it "

@@ -114,6 +114,11 @@ class LiveVideo(FrameSource):
             raise ValueError(f"{self.name} is tracked by another state; a source serves one only.")
         self._image_size = image_size
 
+    def release(self) -> None:
+        """Let another state track it, if no frame was handed over yet."""
+        if self.num_arrived == 0:
+            self._image_size = None
+
     def next_frame(self) -> Frame:
         """Wait for the next frame: uint8 RGB, image_size x image_size x 3.
 

@@ -1,6 +1,7 @@
 """Masks on disk: written while tracking goes on, whole at any time, and read back."""
 
+from longsam.masks.lines import FORMATS
 from longsam.masks.reader import FrameMasks, MaskFolder, read_masks
-from longsam.masks.writer import FORMATS, MaskWriter
+from longsam.masks.writer import MaskWriter
 
 __all__ = ["FORMATS", "FrameMasks", "MaskFolder", "MaskWriter", "read_masks"]

@@ -1,20 +1,22 @@
-"""read_masks: masks from disk, as they were."""
+"""read_masks: masks from disk, as they were. Whoever wrote the folder need not be trusted."""
 
-import json
 import os
-import warnings
+from array import array
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from pycocotools import mask as coco
+import numpy.typing as npt
 
-from longsam.masks.formats import ObjectPng, Png, Rle, name, png_ids
+from longsam.masks import png, rle
+from longsam.masks.files import open_regular
+from longsam.masks.formats import ObjectPng, Png, Rle
+from longsam.masks.ids import ObjectId
+from longsam.masks.index import naming, read_chunks, scan
+from longsam.masks.lines import INDEX, MAX_LINE_BYTES, FrameLine, parse_frame, parse_json
 from longsam.masks.record import MaskArray
-from longsam.masks.writer import INDEX, read_index
-from longsam.object_ids import ObjectId
 
 READABLE = ("rle", "object_png", "png")
 
@@ -28,60 +30,69 @@ class FrameMasks(NamedTuple):
 
 
 class MaskFolder:
-    """What a `MaskWriter` has written: an index in memory, masks read when asked for.
+    """What a `MaskWriter` has written: 16 bytes a frame in memory, all else read when asked for.
+
+    The folder may come from anybody: all sizes are checked before anything is decoded, and nothing
+    outside it is opened. (`video` is what the writer said; open it only if you trust them.)
 
     Args:
         folder: The writer's folder. It may still be written to; what came later is not seen.
         format: "rle", "object_png" or "png"; None takes the first of these that is there. "png"
             gives masks without overlap.
+        max_frame_bytes: How much memory the masks of one frame may take, a byte a pixel and object.
 
     Attributes:
-        frames: The indices of all frames that are whole, ascending.
         size: (height, width) of the masks.
         video: The path of the video, if the writer was told.
 
     Raises:
         FileNotFoundError: The folder holds no masks.
-        ValueError: It holds none in this format.
+        ValueError: It holds none in this format, or its index is damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], format: str | None = None):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        format: str | None = None,
+        *,
+        max_frame_bytes: int = 1 << 29,
+    ):
         self.folder = Path(folder)
-        header, records = read_index(self.folder)
-        if not header:
+        self._path = self.folder / INDEX
+        self._max_frame_bytes = max_frame_bytes
+        header, start, whole, _ = scan(self._path)
+        if header is None:
             raise FileNotFoundError(f"{self.folder} holds no masks: there is no {INDEX} in it.")
-        there = [known for known in READABLE if known in header["formats"]]
+        there = [known for known in READABLE if known in header.formats]
         if format is not None and format not in there:
             raise ValueError(
-                f"{self.folder} holds the formats {header['formats']}; {format!r} cannot be read "
-                f"from it, but {' or '.join(map(repr, there)) or 'none'} can."
+                f"{self.folder} holds the formats {list(header.formats)}; {format!r} cannot be "
+                f"read from it, but {' or '.join(map(repr, there)) or 'none'} can."
             )
         if not there:
             raise ValueError(f"{self.folder} holds an overlay only, which gives no masks.")
         self.format = format or there[0]
-        self.size: tuple[int, int] = (header["size"][0], header["size"][1])
-        self.video: str | None = header["video"]
-        # A frame that was written twice counts as it was written last.
-        self._records = {record["frame"]: record for record in records}
-        self.frames = sorted(self._records)
-        self._line_starts: dict[int, int] = {}
-        if self.format == "rle":
-            at = 0
-            with open(self.folder / Rle.FILE, "rb") as lines_of_masks:
-                for record in records:
-                    self._line_starts[record["frame"]] = at
-                    at += len(lines_of_masks.readline())
+        self.size = header.size
+        self.video = header.video
+        self._header = header
+        self._numbers = {new.obj_id: new.number for new in whole.objects}
+        self._frames, self._starts = _frames(self._path, start, whole.end)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self._frames)
 
     def __iter__(self) -> Iterator[FrameMasks]:
         return map(self.read, self.frames)
 
+    @cached_property
+    def frames(self) -> list[int]:
+        """The indices of all frames that are whole, ascending."""
+        frames: list[int] = self._frames.tolist()
+        return frames
+
     def obj_ids(self, frame_idx: int) -> list[ObjectId]:
         """The objects of a frame."""
-        ids: list[ObjectId] = self._records[frame_idx]["ids"]
-        return ids
+        return self._line(frame_idx).obj_ids
 
     def all_obj_ids(self) -> list[ObjectId]:
         """The objects of all frames, in the order in which they came."""
@@ -89,37 +100,91 @@ class MaskFolder:
 
     def areas(self, frame_idx: int) -> list[int]:
         """Pixels of each object's mask on a frame."""
-        areas: list[int] = self._records[frame_idx]["areas"]
-        return areas
+        return self._line(frame_idx).areas
 
     def read(self, frame_idx: int) -> FrameMasks:
         """The masks of one frame.
 
         Raises:
             KeyError: No masks of this frame were written.
+            ValueError: They are damaged, or take more than `max_frame_bytes`.
         """
-        ids = self.obj_ids(frame_idx)
+        line = self._line(frame_idx)
+        ids = line.obj_ids
+        num_bytes = len(ids) * self.size[0] * self.size[1]
+        if num_bytes > self._max_frame_bytes:
+            raise ValueError(
+                f"{self._path}: the masks of frame {frame_idx} take {num_bytes} bytes, and "
+                f"max_frame_bytes is {self._max_frame_bytes}. If you trust the folder, give "
+                "MaskFolder more."
+            )
         masks = np.zeros((len(ids), *self.size), bool)
         if self.format == "rle":
-            with open(self.folder / Rle.FILE, "rb") as lines:
-                lines.seek(self._line_starts[frame_idx])
-                objects = json.loads(lines.readline())["objects"]
-            with warnings.catch_warnings():  # pycocotools 2.0.x on numpy 2
-                warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-                for mask, described in zip(masks, objects, strict=True):
-                    mask[:] = coco.decode(described["segmentation"])
+            self._read_rle(line, masks)
         elif self.format == "png":
-            path = self.folder / Png.FOLDER / name(frame_idx)
-            numbers = {obj_id: number for number, obj_id in png_ids(path)}
-            with Image.open(path) as image:
-                labels = np.asarray(image)
+            path = Png.path(self.folder, frame_idx)
+            labels = png.read(path, self.size, "P")
             for mask, obj_id in zip(masks, ids, strict=True):
-                mask[:] = labels == numbers[obj_id]
+                if obj_id not in self._numbers:
+                    raise ValueError(f"{self._path}: no line has the number of object {obj_id!r}.")
+                mask[:] = labels == self._numbers[obj_id]
         else:
             for mask, obj_id in zip(masks, ids, strict=True):
-                with Image.open(ObjectPng.path(self.folder, obj_id, frame_idx)) as image:
-                    mask[:] = np.asarray(image)
+                mask[:] = png.read(ObjectPng.path(self.folder, obj_id, frame_idx), self.size, "1")
         return FrameMasks(frame_idx, ids, masks)
+
+    def _line(self, frame_idx: int) -> FrameLine:
+        at = int(np.searchsorted(self._frames, frame_idx))
+        if at == len(self._frames) or self._frames[at] != frame_idx:
+            raise KeyError(frame_idx)
+        start = int(self._starts[at])
+        with open_regular(self._path) as file:
+            file.seek(start)
+            content = file.readline(MAX_LINE_BYTES)
+        with naming(self._path, start):
+            line = parse_frame(content, self._header)
+            if line.frame_idx != frame_idx:
+                raise ValueError(f"it is frame {frame_idx} no more: the file has changed")
+            return line
+
+    def _read_rle(self, line: FrameLine, masks: MaskArray) -> None:
+        assert line.rle is not None
+        start, length = line.rle
+        path = self.folder / Rle.FILE
+        with open_regular(path) as file:
+            file.seek(start)
+            content = file.read(length)
+        with naming(path, start):
+            if len(content) < length:
+                raise ValueError(f"the file ends, but frame {line.frame_idx} has {length} bytes")
+            described = parse_json(content)
+            objects = described.get("objects")
+            if described.get("frame") != line.frame_idx or not isinstance(objects, list):
+                raise ValueError(f"not the masks of frame {line.frame_idx}")
+            ids = [entry.get("id") for entry in objects if isinstance(entry, dict)]
+            if ids != line.obj_ids or len(ids) != len(objects):
+                raise ValueError(f"other objects than {INDEX} has for frame {line.frame_idx}")
+            for mask, entry in zip(masks, objects, strict=True):
+                mask[:] = rle.decode(entry.get("segmentation"), self.size)
+
+
+def _frames(
+    path: Path, start: int, stop: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All frames, ascending, and where the last line of each begins."""
+    frames, starts = array("q"), array("q")
+    for chunk in read_chunks(path, start, stop):
+        frames.frombytes(chunk.frames.tobytes())
+        starts.append(chunk.start)
+        starts.frombytes(chunk.ends[:-1].tobytes())
+    all_frames, all_starts = np.array(frames, np.int64), np.array(starts, np.int64)
+    if not (np.diff(all_frames) > 0).all():
+        order = np.argsort(all_frames, kind="stable")
+        ordered = all_frames[order]
+        # A frame that was written twice counts as it was written last.
+        is_last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
+        all_frames, all_starts = ordered[is_last], all_starts[order][is_last]
+    return all_frames, all_starts
 
 
 def read_masks(folder: str | os.PathLike[str], format: str | None = None) -> Iterator[FrameMasks]:

@@ -1,15 +1,13 @@
 """What is written about one frame."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from longsam.object_ids import ObjectId, check_plain
+from longsam.masks.ids import ObjectId
 
 MaskArray = npt.NDArray[np.bool_]
 ImageArray = npt.NDArray[np.uint8]
@@ -22,7 +20,7 @@ class Record:
     Args:
         frame_idx: The frame.
         obj_ids: One for each mask.
-        mask_logits: num_objects x height x width on the CPU; above 0 is the object.
+        mask_logits: num_objects x height x width on the CPU; above 0 is the object. NaN is not.
         image: The frame itself, uint8 RGB, height x width x 3, for overlays.
     """
 
@@ -43,6 +41,8 @@ class Record:
         if not len(self.mask_logits):
             return np.full(self.mask_logits.shape[1:], -1)
         highest, winner = self.mask_logits.max(dim=0)
+        if highest.isnan().any():  # it would win against every number
+            highest, winner = self.mask_logits.nan_to_num(nan=-torch.inf).max(dim=0)
         winners: npt.NDArray[np.intp] = winner.masked_fill_(~(highest > 0), -1).numpy()
         return winners
 
@@ -50,22 +50,3 @@ class Record:
     def areas(self) -> list[int]:
         """Pixels of each mask."""
         return [int(np.count_nonzero(mask)) for mask in self.masks]
-
-
-def check_obj_ids(obj_ids: list[Any]) -> list[ObjectId]:
-    """Refuse object ids that cannot be read back as they were.
-
-    Raises:
-        ValueError: An id is neither an integer nor a string, or two have the same text.
-    """
-    plain = [obj_id.item() if isinstance(obj_id, np.generic) else obj_id for obj_id in obj_ids]
-    for obj_id in plain:
-        check_plain(obj_id, "whose masks are written")
-    if len({str(obj_id) for obj_id in plain}) < len(plain):
-        raise ValueError(f"Two of the object ids {plain} have the same text.")
-    return plain
-
-
-def parse_lines(data: bytes) -> list[dict[str, Any]]:
-    """The whole records of a file of JSON lines; what comes after the last newline was cut off."""
-    return [json.loads(line) for line in data.split(b"\n")[:-1]]

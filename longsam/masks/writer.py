@@ -1,31 +1,28 @@
 """MaskWriter: masks go to disk while tracking goes on."""
 
+import operator
 import os
-import queue
-import threading
-from array import array
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from longsam.frames import LiveVideo, open_source
-from longsam.masks.formats import LineFile, MaskFormat, ObjectPng, Png, Rle
-from longsam.masks.overlay import Overlay, num_whole_frames
-from longsam.masks.record import ImageArray, Record, check_obj_ids, parse_lines
-from longsam.object_ids import ObjectId
-from longsam.session import State
-
-FORMATS = ("rle", "png", "object_png", "overlay")
-INDEX = "frames.jsonl"
-"""A line for each frame that is whole on disk; the first line says what it is."""
-
-FRAMES_IN_FLIGHT = 4
-"""How many frames wait for the worker at most: at 1080p and three objects, 25 MB each."""
-
-_VERSION = 1
+from longsam.masks.aside import keep_aside as move_aside
+from longsam.masks.ids import check_obj_ids
+from longsam.masks.index import Extent, Scan, scan
+from longsam.masks.lines import INDEX, Header, check_size
+from longsam.masks.lock import FolderLock
+from longsam.masks.output import Output
+from longsam.masks.overlay import DEFAULT_FRAME_RATE
+from longsam.masks.record import ImageArray, Record
+from longsam.masks.resume import check_formats, check_resume, last_frame_of
+from longsam.masks.transfer import ToCpu
+from longsam.masks.worker import Worker
 
 
 class MaskWriter:
@@ -36,28 +33,35 @@ class MaskWriter:
                 writer.write(frame_idx, obj_ids, mask_logits)
 
     `write` hands a frame to a worker thread and returns. What is on disk is whole at any time: if
-    the process is killed, the frames up to there can be read, and `resume=True` goes on behind
-    them. `read_masks` gives the masks back.
+    the process is killed, the frames up to there can be read, and `resume=True` continues after
+    them. `read_masks` gives the masks back. One writer at a time holds a folder, until it is closed
+    or its process ends. A writer that nobody closes is closed when it is collected, or when Python
+    ends.
 
     Args:
         folder: Made if it is not there. It holds `frames.jsonl` (a line a frame: ids and areas) and
             a file or folder for each format.
         format: One or more of: "rle" (COCO's run lengths, `masks.jsonl`), "png" (an indexed PNG a
             frame, where objects overlap the higher logit wins), "object_png" (a black and white
-            PNG for each object and frame), "overlay" (`overlay.mp4`, H.264).
+            PNG for each object and frame), "overlay" (H.264: `overlay.ts` while it is written,
+            which plays too, and `overlay.mp4` once the writer is closed).
         video: Only for "overlay": what was given to `init_state` (a file, folder or array, opened a
             second time and read in its own size), or the `LiveVideo`. None: give each frame with
             `write`.
-        resume: True goes on in a folder that holds masks already, behind the last frame. A state
-            that was loaded goes on where its pass stopped: what was written after it was saved is
-            dropped. Frames that are written again count anew: the last ones are read back.
+        resume: True continues in a folder that holds masks already, after the last frame. A state
+            that was loaded continues where its pass stopped: what was written after it was saved is
+            dropped, at the first `write`. Frames that are written again replace the earlier ones.
 
     Attributes:
-        last_frame_idx: The frame written last, None if there is none. After a crash, go on behind.
+        last_frame_idx: The frame written last, None if there is none. After a crash, continue
+            after it.
 
     Raises:
         FileExistsError: The folder holds masks already, and `resume` is False.
-        ValueError: A format is unknown, or not the one with which the folder was written.
+        ValueError: A format is unknown, there twice, or not one with which the folder was written;
+            the folder's index is damaged; or the state of `resume` has tracked nothing, or a frame
+            of which there are no masks.
+        RuntimeError: Another writer holds the folder.
     """
 
     def __init__(
@@ -66,42 +70,32 @@ class MaskWriter:
         format: str | Iterable[str] = "rle",
         *,
         video: Any = None,
-        resume: bool | State = False,
+        resume: bool | Any = False,
     ):
         self.folder = Path(folder)
-        names = [format] if isinstance(format, str) else list(format)
-        for name in names:
-            if name not in FORMATS:
-                raise ValueError(f"format is {name!r}; it must be of {', '.join(FORMATS)}.")
-        if not names:
-            raise ValueError(f"format is empty; give one or more of {', '.join(FORMATS)}.")
+        self._names = check_formats(format)
+        self._video, self._live = video, None
+        if video is not None:
+            from longsam.frames import LiveVideo  # here, so that reading masks needs no model
+
+            if isinstance(video, LiveVideo):
+                self._video, self._live = None, video
+        until = None if isinstance(resume, bool) else last_frame_of(resume)
         self.folder.mkdir(parents=True, exist_ok=True)
-        header, records = read_index(self.folder)
-        self._frames = array("q", (record["frame"] for record in records))  # 8 bytes a frame
-        if self._frames and resume is False:
-            raise FileExistsError(
-                f"{self.folder} holds the masks of {len(self._frames)} frames. Go on behind them "
-                "with resume=True, or choose another folder."
-            )
-        if self._frames and header["formats"] != names:
-            raise ValueError(
-                f"{self.folder} was written with the formats {header['formats']}, not {names}; go "
-                "on with the same ones."
-            )
-        if self._frames and "overlay" in names:
-            del self._frames[num_whole_frames(self.folder) :]
-        self._names = names
-        self._live = video if isinstance(video, LiveVideo) else None
-        self._video = None if self._live else video
-        self._formats: list[MaskFormat] = []
-        self._index: LineFile | None = None
-        self._queue: queue.Queue[_Job | None] = queue.Queue(FRAMES_IN_FLIGHT)
-        self._error: BaseException | None = None  # until the caller has been told
-        self._has_failed = False
-        self._worker: threading.Thread | None = None
+        lock = FolderLock(self.folder)
+        self._output: Output | None = None
         self._is_closed = False
-        if isinstance(resume, dict):
-            self.drop_after(resume.last_frame_idx)
+        try:
+            self._found: Scan = scan(self.folder / INDEX, until)
+            check_resume(self.folder, self._found, self._names, resume, until)
+        except BaseException:
+            lock.release()
+            raise
+        self._kept: Extent = self._found.cut or self._found.whole
+        header = self._found.header
+        self._size = header.size if header is not None and len(self) else None
+        self._worker = Worker(lock)
+        self._finalizer = weakref.finalize(self, self._worker.close)
 
     def __enter__(self) -> "MaskWriter":
         return self
@@ -110,31 +104,52 @@ class MaskWriter:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._frames)
+        """How many frames are whole, those that were written twice counted twice."""
+        return self._kept.num_records if self._output is None else self._output.num_records
 
     @property
     def last_frame_idx(self) -> int | None:
-        return self._frames[-1] if self._frames else None
+        kept = self._kept if self._output is None else self._output
+        return kept.last_frame_idx
 
-    def drop_after(self, frame_idx: int) -> None:
-        """Take back what was written after a frame was; call it before the first `write`.
+    def num_after(self, frame_idx: int) -> int:
+        """How many frames were written after a frame was: what `drop_after` would drop.
 
         Args:
-            frame_idx: The frame that was written last of those that stay; -1 drops all.
+            frame_idx: A frame; -1 stands for the beginning.
 
         Raises:
             ValueError: The frame was never written.
             RuntimeError: Frames have been written already.
         """
-        if self._worker is not None:  # set by the first write
-            raise RuntimeError("drop_after must be called before the first write.")
-        if frame_idx == -1:
-            del self._frames[:]
-            return
-        if frame_idx not in self._frames:
-            raise ValueError(f"{self.folder} holds no masks of frame {frame_idx}.")
-        while self._frames[-1] != frame_idx:
-            self._frames.pop()
+        return self._kept.num_records - self._up_to(frame_idx).num_records
+
+    def drop_after(self, frame_idx: int, *, keep_aside: bool = False) -> Path | None:
+        """Take back what was written after a frame was; call it before the first `write`.
+
+        Args:
+            frame_idx: The frame that was written last of those that stay; -1 drops all.
+            keep_aside: Move what is dropped into a folder within the folder, now. False removes it
+                when the first frame is written; until then it is still there.
+
+        Returns:
+            With `keep_aside`, the folder that has it, which `read_masks` reads; None if nothing
+            was dropped.
+
+        Raises:
+            ValueError: The frame was never written.
+            RuntimeError: Frames have been written already.
+        """
+        kept = self._up_to(frame_idx)
+        aside = None
+        if keep_aside and kept.num_records < self._found.whole.num_records:
+            aside = move_aside(self.folder, self._found, kept)
+            self._found = scan(self.folder / INDEX)
+            kept = self._found.whole
+        self._kept = kept
+        if not len(self):
+            self._size = None
+        return aside
 
     def write(
         self,
@@ -150,16 +165,24 @@ class MaskWriter:
             frame_idx: The frame.
             obj_ids: Integers or strings, one for each mask; there may be none.
             mask_logits: num_objects x 1 x height x width (or without the 1): logits, of which those
-                above 0 are the object, or bool. Do not change the tensor afterwards.
+                above 0 are the object (NaN is not), or bool. Do not change the tensor afterwards.
             image: For "overlay" without `video`: the frame, uint8 RGB, height x width x 3.
 
         Raises:
-            ValueError: Shapes do not agree, or an id is of another type.
+            ValueError: Shapes do not agree, the masks have another size than those before, or an id
+                is of another type. Nothing is written then, and the writer can go on.
             Exception: Whatever an earlier frame's writing raised, for instance OSError when the
-                disk is full.
+                disk is full. The writer is closed then; make another one with `resume=True`.
         """
         if self._is_closed:
-            raise ValueError(f"The writer of {self.folder} is closed.")
+            raise ValueError(
+                f"The writer of {self.folder} is closed. To continue, make another one with "
+                "resume=True."
+            )
+        self._raise_error()
+        frame_idx = operator.index(frame_idx)
+        if not 0 <= frame_idx < 10**18:
+            raise ValueError(f"frame_idx is {frame_idx}; it must be 0 or more.")
         ids = check_obj_ids(list(obj_ids))
         logits = torch.as_tensor(mask_logits)
         if logits.ndim == 4 and logits.shape[1] == 1:
@@ -169,20 +192,29 @@ class MaskWriter:
                 f"mask_logits has shape {tuple(torch.as_tensor(mask_logits).shape)} for the object "
                 f"ids {ids}; it must be num_objects x 1 x height x width."
             )
+        height, width = logits.shape[-2:]
+        check_size(height, width)
+        if self._size is not None and self._size != (height, width):
+            raise ValueError(
+                f"The masks of frame {frame_idx} are {width}x{height} pixels, but those in "
+                f"{self.folder} are {self._size[1]}x{self._size[0]}. Write other sizes to another "
+                "folder."
+            )
         if image is None and self._live is not None and "overlay" in self._names:
             image = self._live.frame
-        if self._worker is None:
-            self._start(tuple(logits.shape[-2:]))
-        self._raise_error()
-        self._queue.put(_Job(frame_idx, ids, _ToCpu(logits), image))
+        if self._output is None:
+            self._start((height, width))
+        self._worker.put(partial(_write, frame_idx, ids, ToCpu(logits), image))
 
     def flush(self) -> None:
-        """Wait until all that was handed over is on the disk itself, not only with the system."""
-        if self._worker is not None:
-            self._queue.join()
+        """Wait until all that was handed over is on the disk itself, not only with the system.
+
+        Raises:
+            Exception: As `write`.
+        """
+        if self._worker.is_running:
+            self._worker.put(Output.sync, wait=True)
         self._raise_error()
-        if self._index is not None and hasattr(os, "sync"):
-            os.sync()
 
     def close(self) -> None:
         """Write what is on its way, and finish the files.
@@ -190,127 +222,59 @@ class MaskWriter:
         Raises:
             Exception: Whatever writing raised and no call has told yet.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._worker is not None:
-            self._queue.put(None)
-            self._worker.join()
-        index = [self._index.close] if self._index else []
-        for close in [*(mask_format.close for mask_format in self._formats), *index]:
-            try:
-                close()
-            except BaseException as error:  # told below; the others are closed first
-                self._error = self._error or error
-        self._raise_error()
+        if not self._is_closed:
+            self._is_closed = True
+            self._finalizer.detach()
+            self._worker.close()
 
-    def _start(self, size: tuple[int, ...]) -> None:
-        """Cut every file back to the records that are whole, and begin."""
-        num_records = len(self._frames)
-        for name in self._names:
-            self._formats.append(self._open(name, num_records))
-        self._index = LineFile(self.folder / INDEX, num_records + 1 if num_records else 0)
-        if not num_records:
-            self._index.append(
-                {
-                    "longsam_masks": _VERSION,
-                    "formats": self._names,
-                    "size": list(size),
-                    "video": os.path.abspath(self._video)
-                    if isinstance(self._video, (str, os.PathLike))
-                    else None,
-                }
-            )
-        self._worker = threading.Thread(target=self._work, name="longsam-mask-writer", daemon=True)
-        self._worker.start()
+    def _start(self, size: tuple[int, int]) -> None:
+        """Cut every file back to the frames that stay, and begin."""
+        try:
+            video = self._open_video() if "overlay" in self._names else None
+            header = self._found.header if len(self) else None
+            if header is None:
+                rate = video.frame_rate if video is not None else None
+                path = self._video
+                header = Header(
+                    self._names,
+                    size,
+                    os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else None,
+                    Fraction(rate or DEFAULT_FRAME_RATE) if "overlay" in self._names else None,
+                )
+            output = Output(self.folder, header, self._found, self._kept, video)
+            self._worker.start(output)
+        except BaseException:
+            with suppress(Exception):  # the first error is told
+                self.close()
+            raise
+        self._output, self._size = output, size
 
-    def _open(self, name: str, num_records: int) -> MaskFormat:
-        if name == "overlay":
-            video = None if self._video is None else open_source(self._video, None)
-            return Overlay(self.folder, num_records, video)
-        kinds: dict[str, type[Rle | Png | ObjectPng]]
-        kinds = {"rle": Rle, "png": Png, "object_png": ObjectPng}
-        return kinds[name](self.folder, num_records)
+    def _open_video(self) -> Any:
+        if self._video is None:
+            return None
+        from longsam.frames import open_source
 
-    def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            if not self._has_failed:  # a frame after one that is missing would be taken for it
-                try:
-                    self._write(job.record())
-                except BaseException as error:  # the caller gets it with its next call
-                    self._error, self._has_failed = error, True
-            self._queue.task_done()
-        self._queue.task_done()
+        return open_source(self._video, None)
 
-    def _write(self, record: Record) -> None:
-        for mask_format in self._formats:
-            mask_format.write(record)
-        assert self._index is not None
-        # Last, so that what is in the index is whole in every format.
-        self._index.append(
-            {"frame": record.frame_idx, "ids": record.obj_ids, "areas": record.areas}
-        )
-        self._frames.append(record.frame_idx)
+    def _up_to(self, frame_idx: int) -> Extent:
+        if self._output is not None:
+            raise RuntimeError("drop_after must be called before the first write.")
+        if not len(self) and frame_idx == -1:
+            return self._kept
+        cut = scan(self.folder / INDEX, frame_idx, self._kept.end).cut
+        if cut is None:
+            raise ValueError(f"{self.folder} holds no masks of frame {frame_idx}.")
+        return cut
 
     def _raise_error(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
+        error = self._worker.take_error()
+        if error is not None:
             with suppress(Exception):  # what follows from the first error
                 self.close()
             raise error
 
 
-class _ToCpu:
-    """A tensor on its way to the CPU; from a GPU it is copied beside what the GPU computes."""
-
-    _streams: dict[torch.device, torch.cuda.Stream] = {}  # noqa: RUF012 (one for all writers)
-
-    def __init__(self, tensor: torch.Tensor):
-        self._tensor = tensor.detach()
-        self._is_copied: torch.cuda.Event | None = None
-        if tensor.is_cuda:
-            if tensor.device not in self._streams:
-                new_stream = torch.cuda.Stream(tensor.device)  # type: ignore[no-untyped-call]
-                self._streams[tensor.device] = new_stream
-            stream = self._streams[tensor.device]
-            stream.wait_stream(torch.cuda.current_stream(tensor.device))
-            with torch.cuda.stream(stream):
-                self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(
-                    tensor, non_blocking=True
-                )
-                tensor.record_stream(stream)
-                self._is_copied = stream.record_event()
-
-    def get(self) -> torch.Tensor:
-        if self._is_copied is not None:
-            self._is_copied.synchronize()
-        return self._tensor.cpu()
-
-
-class _Job:
-    def __init__(
-        self, frame_idx: int, ids: list[ObjectId], logits: _ToCpu, image: ImageArray | None
-    ):
-        self._parts = frame_idx, ids, logits, image
-
-    def record(self) -> Record:
-        frame_idx, ids, logits, image = self._parts
-        return Record(frame_idx, ids, logits.get(), image)
-
-
-def read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The header, and a record of each frame that is whole, in the order of writing.
-
-    Raises:
-        ValueError: The index is of another version, or no index.
-    """
-    path = folder / INDEX
-    lines = parse_lines(path.read_bytes()) if path.exists() else []
-    if not lines:
-        return {}, []
-    header, *records = lines
-    if header.get("longsam_masks") != _VERSION:
-        raise ValueError(
-            f"{path} is not an index of masks of version {_VERSION}, as this longsam writes them."
-        )
-    return header, records
+def _write(
+    frame_idx: int, ids: Any, logits: ToCpu, image: ImageArray | None, output: Output
+) -> None:
+    output.write(Record(frame_idx, ids, logits.get(), image))

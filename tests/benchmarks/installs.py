@@ -2,10 +2,11 @@
 
     python tests/benchmarks/installs.py 3.10+2.5.1 3.11 3.12 3.13     # about 15 minutes for each
 
-For each Python (as `python3.10` on the path), with the torch named behind a plus sign or else the
+For each Python (as `python3.10` on the path), with the torch named after a plus sign or else the
 newest: the sdist is built, the wheel is built from it, installed with its extra `dev`, checked with
-`pip check`, and the tests are run in a folder where the checkout cannot be imported. Arguments
-behind `--` go to pytest. Adds to results/installs.json, by environment.
+`pip check`, and the tests are run in a folder where the checkout cannot be imported (those of
+test_install.py that build longsam are skipped there). Arguments after `--` go to pytest. Adds to
+results/installs.json, by environment.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def measured(wish: str, sdist: Path, folder: Path, pytest: list[str]) -> dict[st
     )
     print(run.stdout[-3000:], flush=True)
     freeze = subprocess.run([*pip, "freeze"], capture_output=True, text=True).stdout
-    versions = dict(re.findall(r"^(torch|torchvision|numpy|sam2|av|decord)==(\S+)$", freeze, re.M))
+    names = "torch|torchvision|numpy|sam2|av|eva-decord"
+    versions = dict(re.findall(rf"^({names})==(\S+)$", freeze, re.M))
     where = subprocess.run(
         [programs / "python", "-c", "import longsam; print(longsam.__file__)"],
         cwd=work,

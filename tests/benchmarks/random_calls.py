@@ -77,7 +77,7 @@ def first_difference(
 def find(seed: int, num_seeds: int, code: str) -> None:
     """Write down what each machine finds in the code that is imported."""
     numbers = report.numbers_so_far("random_calls")
-    found: dict[str, Any] = {"environment": report.environment()}
+    found: dict[str, Any] = {"longsam": code, "environment": report.environment()}
     for machine in state_machine.MACHINES:
         found[machine] = []
         for checks_memory in (False, True):

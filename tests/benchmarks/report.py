@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import psutil
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("longsam", "sam2", "torch", "numpy", "av", "decord", "pillow")
+PACKAGES = ("longsam", "sam2", "SAM-2", "torch", "numpy", "av", "eva-decord", "decord", "pillow")
 
 
 def cpu_name() -> str:
@@ -40,6 +41,14 @@ COMMIT = commit()
 """As the script started: the code it runs, whatever is committed meanwhile."""
 
 
+def versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:  # of SAM 2 and decord one name or the other is installed
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -52,7 +61,7 @@ def environment() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": gpus,
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
 
 

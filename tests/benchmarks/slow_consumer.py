@@ -51,7 +51,7 @@ def read(reader: str, video: str) -> Iterator[Any]:
     buffer = FrameBuffer(source, SIZE, 32, torch.device("cpu"))
     yield buffer[0]
     for frame_idx in range(len(buffer)):
-        with buffer.computing(1):
+        with buffer.reading_ahead(1):
             frame = buffer[frame_idx]
         yield frame
 
