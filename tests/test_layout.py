@@ -39,6 +39,7 @@ ORDER = [
     "frame_map",
     "object_ids",
     "_upstream",
+    "_installed_sam2",
     "frames",
     "_installed_sam2",
     "_warn",
