@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,14 +15,14 @@ import videos
 
 from longsam import LongVideoPredictor
 from longsam.frames import open_source
-from longsam.masks import MaskFolder, MaskWriter
+from longsam.masks import FORMATS, MaskFolder, MaskWriter
 
 CHILD = """
 import os, resource, shutil, subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import models, torch
-from longsam.masks import MaskWriter
+from longsam.masks import FORMATS, MaskWriter
 
 torch.set_num_threads(1)
 fault, at = {fault!r}, {at}
@@ -67,7 +68,7 @@ predictor.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
 predictor.add_new_points_or_box(state, 0, "two", box=[30, 20, 110, 90])
 error = None
 try:
-    with MaskWriter(folder / "masks") as writer:
+    with MaskWriter(folder / "masks", FORMATS, video={video!r}) as writer:
         for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(
             state, save_every=5, save_path=folder / "state.pt", before_save=writer.flush
         ):
@@ -80,6 +81,9 @@ held.clear()
 folder.chmod(0o755)
 for name, before in list(changed):
     limit(name, before)
+assert not list((folder / "masks").rglob("*.partial"))
+lock = folder / "masks" / "writer.lock"
+assert not lock.exists() or fault == "permission" and not lock.read_bytes()
 shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("filler", "*.partial"))
 print(f"{{type(error).__name__}}: {{error}}")
 """
@@ -143,13 +147,18 @@ def test_after_a_fault_the_session_goes_on(
     assert before.frames == list(range(len(before)))
     assert len(before) >= 20
     state = ours.load_state(kept / "state.pt")
-    with MaskWriter(kept / "masks", resume=state) as writer:
+    with MaskWriter(kept / "masks", FORMATS, video=mp4, resume=state) as writer:
         for step in ours.resume_propagation(state):
             writer.write(*step)
-    whole = MaskFolder(kept / "masks")
-    assert whole.frames == list(range(100))
-    for frame_idx, _, masks in whole:
-        assert np.array_equal(masks, expected[frame_idx].numpy()), frame_idx
+    for format in ("rle", "object_png"):
+        whole = MaskFolder(kept / "masks", format)
+        assert whole.frames == list(range(100))
+        for frame_idx, _, masks in whole:
+            assert np.array_equal(masks, expected[frame_idx].numpy()), frame_idx
+    assert len(list((kept / "masks" / "png").iterdir())) == 100
+    with av.open(kept / "masks" / "overlay.mp4") as overlay:
+        times = [frame.time for frame in overlay.decode(video=0)]
+    assert times == pytest.approx([i / 30 for i in range(100)])
 
 
 def test_time_stamps_that_repeat(tmp_path: Path) -> None:

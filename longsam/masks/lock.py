@@ -97,12 +97,14 @@ class FolderLock:
         _HELD.discard(self)
         if number is None:
             return
-        if sys.platform == "win32":  # removes no open file
-            os.close(number)
-            self._path.unlink(missing_ok=True)
-        else:
-            self._path.unlink(missing_ok=True)
-            os.close(number)
+        with suppress(OSError):  # of a folder that may not be changed any more, the file stays
+            os.ftruncate(number, 0)
+            if sys.platform != "win32":  # which removes no open file
+                self._path.unlink(missing_ok=True)
+        os.close(number)
+        if sys.platform == "win32":
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """In a forked child: the parent holds the lock, and the child must not hold it longer."""
