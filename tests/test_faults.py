@@ -22,6 +22,7 @@ import os, resource, shutil, subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import models, torch
+from longsam import Autosave
 from longsam.masks import FORMATS, MaskWriter
 
 torch.set_num_threads(1)
@@ -70,7 +71,7 @@ error = None
 try:
     with MaskWriter(folder / "masks", FORMATS, video={video!r}) as writer:
         for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(
-            state, save_every=5, save_path=folder / "state.pt", before_save=writer.flush
+            state, autosave=Autosave(folder / "state.pt", every=5, before_save=writer.flush)
         ):
             writer.write(frame_idx, obj_ids, mask_logits)
             if frame_idx == at:

@@ -1,13 +1,16 @@
-"""Damaged files through the readers, `load_state` and `load_memory_bank`: no crash, no hang.
+"""Damaged files through all that reads them: no crash, no hang, no gigabytes.
 
     python tests/benchmarks/fuzz.py --cases 6000 --seed 1        # about 5 minutes on one core
+    python tests/benchmarks/fuzz.py --part masks --cases 6000    # about 10 minutes
 
 Every case is seeded: a good file (H.264 in MP4, MKV and TS, MPEG-4 in AVI, VP9 in WebM, JPEG and
 PNG folders, saved states, memory banks) is changed (bytes flipped, zeroed, cut off, moved, put in
 twice; of a save also values of its content, so that its checksums are right) and given to what
 reads it. Cases run in processes of their own under limits of memory and time. A case is good when
-it ends in frames, in a loaded state, or in one of the errors that the docstrings name. Writes
-results/fuzz.json. `tests/test_fuzz.py` runs a shorter form.
+it ends in frames, in a loaded state, or in one of the errors that the docstrings name. The part
+"masks" does the same to mask folders (read, resumed, shown), prompts in JSON with their images, and
+what detectors return; see fuzz_masks.py. Writes results/fuzz.json or results/fuzz_masks.json.
+`tests/test_fuzz.py` runs shorter forms.
 """
 
 import argparse
@@ -28,16 +31,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+import fuzz_masks  # noqa: E402 (beside this file)
 
-MEMORY = 2 << 30
+MEMORY = {"files": 2 << 30, "masks": 1 << 30}
 """Address space that a process may take beyond what it has before its first case."""
 
 SECONDS = 30
 """For one case. A good one takes well below one."""
 
 EXPECTED = {"ValueError", "RuntimeError", "FileNotFoundError"}
-GOOD = {"frames", "no frames", "tracked", "loaded", "refused"}
+GOOD = {"frames", "no frames", "tracked", "loaded", "refused"} | {
+    *("masks", "no masks", "resumed", "shown", "prompted")
+}
 SIDE = 32
 NUM_FRAMES = 40
 
@@ -222,7 +228,7 @@ def one_case(
 VIDEOS = ("h264", "mpeg4", "vp9")
 
 
-def work_on(first: int, last: int, files: Path) -> None:
+def work_on(part: str, first: int, last: int, files: Path) -> None:
     """In a process of its own: a line before and after each case."""
     import psutil
     import torch
@@ -230,7 +236,7 @@ def work_on(first: int, last: int, files: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     predictor = build(files)
-    limit = psutil.Process().memory_info().vms + MEMORY
+    limit = psutil.Process().memory_info().vms + MEMORY[part]
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     work = files / "damaged"
     work.mkdir(exist_ok=True)
@@ -238,7 +244,11 @@ def work_on(first: int, last: int, files: Path) -> None:
         print(json.dumps({"seed": seed}), flush=True)
         what, damaged = "?", list[str]()
         try:
-            what, ended = one_case(seed, files, work, predictor, damaged)
+            if part == "files":
+                what, ended = one_case(seed, files, work, predictor, damaged)
+            else:
+                choose = random.Random(seed)
+                what, ended = fuzz_masks.one_case(choose, files, work, predictor, damaged)
         except Exception as error:
             ended = type(error).__name__
             if ended == "TypeError" and not damaged:  # a setting of another type, put in on purpose
@@ -253,21 +263,23 @@ def work_on(first: int, last: int, files: Path) -> None:
 # The process beside
 
 
-def run(first: int, count: int, files: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
+def run(
+    first: int, count: int, files: Path, part: str = "files"
+) -> tuple[Counter[str], list[dict[str, Any]]]:
     """So many cases; how they ended, and those that are not good."""
     ends: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
     seed = first
     while seed < first + count:
         last = min(seed + 200, first + count)  # a fresh process now and then
-        command = [sys.executable, __file__, "--work", str(seed), str(last), str(files)]
+        command = [sys.executable, __file__, "--work", part, str(seed), str(last), str(files)]
         worker = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         lines: queue.Queue[str | None] = queue.Queue()
         reading = threading.Thread(target=_forward, args=(worker.stdout, lines))
         reading.start()
-        seconds = 120.0  # to start
+        seconds = 600.0  # to start
         while True:
             try:
                 line = lines.get(timeout=seconds)
@@ -310,25 +322,28 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--work", nargs=3)
+    parser.add_argument("--part", choices=sorted(MEMORY), default="files")
+    parser.add_argument("--work", nargs=4)
     options = parser.parse_args()
     if options.work:
-        first, last, files = options.work
-        work_on(int(first), int(last), Path(files))
+        part, first, last, files = options.work
+        work_on(part, int(first), int(last), Path(files))
         return
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         make_files(Path(folder))
-        ends, bad = run(options.seed, options.cases, Path(folder))
+        if options.part == "masks":
+            fuzz_masks.make_files(Path(folder))
+        ends, bad = run(options.seed, options.cases, Path(folder), options.part)
     for case in bad:
-        print(json.dumps(case, indent=1))
+        print(f"seed {case['seed']}, {case.get('what')}: {case['ended']}")
     numbers = {
         "seeds": [options.seed, options.seed + options.cases - 1],
         "ends": dict(ends.most_common()),
         "not_good": bad,
         "minutes": round((time.perf_counter() - started) / 60, 1),
     }
-    print(report.write("fuzz", numbers))
+    print(report.write("fuzz" if options.part == "files" else "fuzz_masks", numbers))
 
 
 if __name__ == "__main__":
