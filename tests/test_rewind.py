@@ -334,7 +334,7 @@ def while_two_passes_are_open(p: Any, state: Any) -> Iterator[Any]:
     yield from forward
 
 
-@pytest.mark.parametrize("every", [7, 20])
+@pytest.mark.parametrize("every", [7, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "calls",
     [

@@ -16,6 +16,7 @@ def test_whatever_is_called_in_whatever_order() -> None:
         assert counts[kind] > 0, counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(state_machine.MACHINES.keys() - {"Calls"}))
 def test_machines_that_look_at_one_thing_each(name: str) -> None:
     """What each found when it was written is in random_calls.json ("found_in_44bcd0b")."""
