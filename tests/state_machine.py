@@ -528,14 +528,13 @@ class Calls(RuleBasedStateMachine):
         return range(max(frame_idx - reach - 1, 0), frame_idx + after + 1)
 
     def _go_back_if_needed(self, frame_idx: int, needed: range) -> None:
-        """In a session where all is exact: rewind where something is missing that will be read.
-
-        To the frame itself, or to the nearest of the needed ones that was tracked.
-        """
+        """In a session where all is exact: rewind where something is missing that will be read."""
         if self.is_exact and self._missing(needed):
-            tracked = self._tracked_frames()
-            near = [f for f in tracked if f in needed] or tracked
-            self._rewind(min(near, key=lambda f: (f != frame_idx, abs(f - frame_idx))))
+            if sessions.IS_OLD:  # it refuses a frame that was not tracked
+                tracked = self._tracked_frames()
+                near = [f for f in tracked if f in needed] or tracked
+                frame_idx = min(near, key=lambda f: (f != frame_idx, abs(f - frame_idx)))
+            self._rewind(frame_idx)
             missing = self._missing(needed)
             assert not (missing and self.checks_memory), f"{sorted(missing)} are missing"
 

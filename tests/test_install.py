@@ -224,6 +224,7 @@ def uninstall_longsam(environment: Environment, upstream: Path, wheels: Path) ->
 # Each of the next tests is a user's story: install in one order, track, uninstall either.
 
 
+@pytest.mark.slow
 @needs_source
 @pytest.mark.parametrize("first", ["official", "longsam"])
 def test_beside_the_official_clone(
@@ -244,6 +245,7 @@ def test_beside_the_official_clone(
     assert differing_files(clone / "sam2") == []
 
 
+@pytest.mark.slow
 @needs_source
 def test_beside_the_official_one_installed(
     environment: Environment, wheels: Path, masks: str
@@ -257,6 +259,7 @@ def test_beside_the_official_one_installed(
     assert environment.upstream() is None
 
 
+@pytest.mark.slow
 @needs_source
 def test_extra_then_the_official_clone(
     environment: Environment, wheels: Path, masks: str, tmp_path: Path
@@ -278,6 +281,7 @@ def test_extra_then_the_official_clone(
     assert "in modeling/sam2_base.py. It is used" in warning
 
 
+@pytest.mark.slow
 @needs_source
 def test_extra_then_the_official_one(environment: Environment, wheels: Path, masks: str) -> None:
     install(environment, "longsam", wheels)
@@ -309,6 +313,7 @@ longsam.LiveVideo
 """
 
 
+@pytest.mark.slow
 @needs_source
 def test_without_a_usable_sam2(environment: Environment, wheels: Path, tmp_path: Path) -> None:
     install(environment, "longsam", wheels)
@@ -336,6 +341,7 @@ def test_without_a_usable_sam2(environment: Environment, wheels: Path, tmp_path:
     assert f"The folder {tmp_path / 'work' / 'sam2'} hides the package sam2" in error
 
 
+@pytest.mark.slow
 @needs_source
 def test_editable_install_is_found_where_the_clone_lies(
     environment: Environment, tmp_path: Path
@@ -351,6 +357,7 @@ def test_editable_install_is_found_where_the_clone_lies(
     assert environment.run("-c", statement, cwd=tmp_path / "environment").stdout == expected
 
 
+@pytest.mark.slow
 @needs_source
 def test_what_wheel_and_sdist_hold(environment: Environment, wheels: Path, tmp_path: Path) -> None:
     (wheel,) = wheels.glob("longsam-*.whl")
@@ -388,6 +395,7 @@ def packages_of(distribution: metadata.Distribution, extra: str) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @needs_source
 def test_only_the_extras_sam2_and_dev_install_a_sam2(wheels: Path, tmp_path: Path) -> None:
     (wheel,) = wheels.glob("longsam-*.whl")

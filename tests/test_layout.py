@@ -39,7 +39,9 @@ ORDER = [
     "frame_map",
     "object_ids",
     "_upstream",
+    "_installed_sam2",
     "frames",
+    "_installed_sam2",
     "_warn",
 ]
 """The wrapper: a module imports from those below it."""

@@ -301,6 +301,7 @@ def with_an_id_that_is_used_again(p: Any, state: Any) -> Iterator[Any]:
     click(p, state, 0, "two")
     yield from p.propagate_in_video(state)
     p.remove_object(state, 1)
+    sessions.rewind(p, state, 60)
     click(p, state, 60)
     yield from p.propagate_in_video(state, 60, 20)
     yield corrected(p, state, 40, "two")
@@ -333,7 +334,7 @@ def while_two_passes_are_open(p: Any, state: Any) -> Iterator[Any]:
     yield from forward
 
 
-@pytest.mark.parametrize("every", [7, 20])
+@pytest.mark.parametrize("every", [7, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "calls",
     [

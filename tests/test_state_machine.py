@@ -1,5 +1,6 @@
 """Upstream beside ours under random calls; tests/benchmarks/random_calls.py makes 100,000."""
 
+import pytest
 import state_machine
 
 
@@ -10,5 +11,15 @@ def test_whatever_is_called_in_whatever_order() -> None:
     assert counts["calls"] >= 2000
     assert counts["exact"] >= 1500
     for kind in ("track", "add_new_points_or_box", "add_new_mask", "remove_object",
-                 "clear_all_prompts_in_frame", "crash_and_resume", "by shape"):  # fmt: skip
+                 "clear_all_prompts_in_frame", "crash_and_resume", "by shape", "rewind", "bank",
+                 "with snapshots", "with two open passes"):  # fmt: skip
         assert counts[kind] > 0, counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(state_machine.MACHINES.keys() - {"Calls"}))
+def test_machines_that_look_at_one_thing_each(name: str) -> None:
+    """What each found when it was written is in random_calls.json ("found_in_44bcd0b")."""
+    state_machine.COUNTS.clear()
+    state_machine.run(seed=0, max_examples=8, machine=state_machine.MACHINES[name])
+    assert state_machine.COUNTS["exact"] >= 100

@@ -87,8 +87,8 @@ def find(seed: int, num_seeds: int, code: str) -> None:
                 if difference is not None:
                     found[machine].append(difference)
                     break
-    numbers[f"found_in_{code}"] = found
-    print(report.write("random_calls", numbers))
+        numbers[f"found_in_{code}"] = found
+        print(report.write("random_calls", numbers), flush=True)
 
 
 def progress_so_far(seed: int) -> dict[str, Any]:
