@@ -2,7 +2,7 @@
 
     python tests/benchmarks/writers.py
 
-Three parts, into results/writers.json:
+Four parts, into results/writers.json:
 
 - memory: 20,000 frames of a live source (a generator) tracked with the testing model at an input of
   128, once for each format and once without a writer, each in a process of its own; resident memory
@@ -10,6 +10,7 @@ Three parts, into results/writers.json:
 - cost: the released tiny config with seeded weights at 1024 x 1024, a 1080p video, three objects,
   the same frames with and without a writer, in turns.
 - size: bytes on disk for each mask, 1080p, three objects of the synthetic world.
+- resume: seconds and memory to resume in, and to open, an index of 500,000 frames.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ import report
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from longsam.masks import FORMATS, MaskWriter
+from longsam.masks import FORMATS, MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, load_predictor
 
 WARM = 1000
@@ -48,7 +50,7 @@ def track_live(name: str, num_frames: int) -> None:
     resident = []
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        source = state["images"].source
+        source = state.source
         writer = MaskWriter(folder, name, video=source) if name in FORMATS else None
         for step in predictor.propagate_in_video(state):
             if writer is not None:
@@ -170,12 +172,50 @@ def size(num_frames: int = 60) -> dict[str, Any]:
     return numbers
 
 
+def resume(num_frames: int = 500_000) -> dict[str, Any]:
+    """Of an index of "rle" and "png" with two objects a frame, as if it had been written."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, formats = Path(name), ["rle", "png"]
+        with MaskWriter(folder, formats) as writer:
+            writer.write(0, [1, "bee"], torch.ones(2, 32, 48))
+        path = folder / "frames.jsonl"
+        header, first = path.read_bytes().split(b"\n")[:2]
+        content = json.loads(first)
+        del content["new"]
+        after = json.dumps(content, separators=(",", ":")).encode().removeprefix(b'{"frame":0')
+        lines = (b'{"frame":%d%s' % (i, after) for i in range(1, num_frames))
+        path.write_bytes(b"\n".join([header, first, *lines, b""]))
+        numbers: dict[str, Any] = {"frames": num_frames, "index_mb": path.stat().st_size / 1e6}
+        begins: dict[str, Any] = {
+            "writer": lambda: MaskWriter(folder, formats, resume=True),
+            "folder": lambda: MaskFolder(folder),
+        }
+        for kind, begin in begins.items():
+            seconds, cpu_seconds = time.perf_counter(), time.process_time()
+            opened = begin()
+            numbers[f"{kind}_seconds"] = round(time.perf_counter() - seconds, 2)
+            numbers[f"{kind}_cpu_seconds"] = round(time.process_time() - cpu_seconds, 2)
+            if kind == "writer":
+                opened.close()
+            tracemalloc.start()
+            opened = begin()
+            held, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            numbers[f"{kind}_bytes_a_frame"] = round(held / num_frames, 2)
+            numbers[f"{kind}_bytes_a_frame_while_opening"] = round(most / num_frames, 2)
+            if kind == "writer":
+                opened.close()
+    return numbers
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--cost-frames", type=int, default=6)
     parser.add_argument("--at-once", type=int, default=2)
-    parser.add_argument("--parts", default="size,cost,memory", help="the others stay as they are")
+    parser.add_argument(
+        "--parts", default="size,cost,memory,resume", help="the others stay as they are"
+    )
     parser.add_argument("--one")
     options = parser.parse_args()
     if options.one:
@@ -185,6 +225,8 @@ def main() -> None:
     parts = options.parts.split(",")
     if "size" in parts:
         numbers["size"] = size()
+    if "resume" in parts:
+        numbers["resume"] = resume()
     if "cost" in parts:
         numbers["cost"] = cost(options.cost_frames)
     if "memory" in parts:
