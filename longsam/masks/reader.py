@@ -1,7 +1,6 @@
 """read_masks: masks from disk, as they were. Whoever wrote the folder need not be trusted."""
 
 import os
-from array import array
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from longsam.masks import png, rle
 from longsam.masks.files import open_regular
 from longsam.masks.formats import ObjectPng, Png, Rle
 from longsam.masks.ids import ObjectId
-from longsam.masks.index import naming, read_chunks, scan
+from longsam.masks.index import Extent, naming, read_chunks, scan
 from longsam.masks.lines import INDEX, MAX_LINE_BYTES, FrameLine, parse_frame, parse_json
 from longsam.masks.record import MaskArray
 
@@ -76,7 +75,7 @@ class MaskFolder:
         self.video = header.video
         self._header = header
         self._numbers = {new.obj_id: new.number for new in whole.objects}
-        self._frames, self._starts = _frames(self._path, start, whole.end)
+        self._frames, self._starts = _frames(self._path, start, whole)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -169,15 +168,18 @@ class MaskFolder:
 
 
 def _frames(
-    path: Path, start: int, stop: int
+    path: Path, start: int, whole: Extent
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """All frames, ascending, and where the last line of each begins."""
-    frames, starts = array("q"), array("q")
-    for chunk in read_chunks(path, start, stop):
-        frames.frombytes(chunk.frames.tobytes())
-        starts.append(chunk.start)
-        starts.frombytes(chunk.ends[:-1].tobytes())
-    all_frames, all_starts = np.array(frames, np.int64), np.array(starts, np.int64)
+    all_frames, all_starts = (np.empty(whole.num_records, np.int64) for _ in range(2))
+    at = 0
+    for chunk in read_chunks(path, start, whole.end):
+        to = at + len(chunk.frames)
+        all_frames[at:to] = chunk.frames
+        all_starts[at], all_starts[at + 1 : to] = chunk.start, chunk.ends[:-1]
+        at = to
+    if at < whole.num_records:
+        raise ValueError(f"{path} was cut while it was read; open it again.")
     if not (np.diff(all_frames) > 0).all():
         order = np.argsort(all_frames, kind="stable")
         ordered = all_frames[order]
