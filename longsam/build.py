@@ -60,7 +60,7 @@ def build_long_video_predictor(
             'random weights, for instance "tiny".'
         )
     with _found(config_file) as name:
-        # Without the checkpoint: upstream's messages about one name neither the file nor the config.
+        # Without the checkpoint: upstream's messages name neither the file nor the config.
         predictor: LongVideoPredictor = build_sam.build_sam2_video_predictor(
             name,
             None,

@@ -1,4 +1,4 @@
-"""Checkpoints and configs that are not right: one line that says what the file is and what to do."""
+"""Checkpoints and configs that are not right: one line says what the file is and what to do."""
 
 import pickle
 import shutil
