@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from longsam import __version__
 from longsam.cli import demo, frame, info, preview, show, track
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="longsam",
         description="SAM 2 on video of any length, at constant memory.",
         epilog=EPILOG,
@@ -64,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_warning(message: Warning | str, *where: object) -> None:
     print(f"longsam: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def with_grid(frame: Frame) -> Image.Image:
 
 def grid_step(longer_side: int) -> int:
     """Pixels between two lines: 1, 2 or 5 times a power of ten, 10 at least."""
-    steps = (n * 10**power for power in range(1, 6) for n in (1, 2, 5))
+    steps = (n * power for power in (10, 100, 1_000, 10_000, 100_000) for n in (1, 2, 5))
     return next(step for step in steps if longer_side / step <= LINES)
 
 
