@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import videos
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -203,3 +204,41 @@ def test_every_flag_says_its_default(capsys: pytest.CaptureFixture[str]) -> None
         assert flags
         for flag in flags:
             assert re.search(r"\(.*\)", " ".join(flag.split())), f"{command}: {flag}"
+
+
+def test_info_names_what_people_ask_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at = [40 * i + (200 if i > 5 else 0) for i in range(12)]
+    videos.write_video(tmp_path / "phone.mp4", 12, options={"bf": "0"}, times=at)
+    videos.rotate(tmp_path / "phone.mp4", 90)
+    assert run("info", tmp_path / "phone.mp4") == 0
+    said = capsys.readouterr().out
+    for words in ("H.264 (AVC)", "rotation   270", "rate varies", "0.000 s (first frame) to 0.640"):
+        assert words in said
+    assert "interlaced" not in said
+    options = {"flags": "+ilme+ildct", "x264-params": "tff=1"}
+    videos.write_video(tmp_path / "tv.mkv", 12, options=options)
+    assert run("info", tmp_path / "tv.mkv") == 0
+    said = capsys.readouterr().out
+    assert "interlaced" in said
+    assert "varies" not in said
+
+
+def test_info_knows_results_from_images(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--point", click(), "--frames", 5, "--out", tmp_path, "--format", "rle,png")
+    assert run("track", video, *words, *MODEL) == 0
+    capsys.readouterr()
+    assert run("info", tmp_path) == 0
+    said = capsys.readouterr().out
+    for words_ in ("masks that longsam has written", "5: 0 to 4", "in float32 on cpu", "object 1:"):
+        assert words_ in said
+    assert run("info", tmp_path / "png") == 0
+    assert "frames     5" in capsys.readouterr().out
+
+
+def test_main_does_not_look_at_sys_argv(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["notebook", "--nonsense"])
+    assert run("frame", video, "--out", tmp_path / "f.png") == 0

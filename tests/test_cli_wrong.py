@@ -49,9 +49,10 @@ WRONG = {
     "track text.txt --out new " + MODEL + POINT: "cannot be opened as a video",
     "track video.mp4 --out new " + POINT: "no model: give --checkpoint",
     "track video.mp4 " + MODEL + POINT: "required: --out",
-    "track video.mp4 --out new --checkpoint none.pt " + POINT: "no checkpoint at none.pt",
-    "track video.mp4 --out new --checkpoint text.txt " + POINT: "is not a PyTorch checkpoint",
-    "track video.mp4 --out new --checkpoint page.pt " + POINT: "is a web page",
+    "track video.mp4 --out new --quiet --checkpoint none.pt " + POINT: "no checkpoint at none.pt",
+    "track video.mp4 --out new --quiet --checkpoint text.txt "
+    + POINT: "is not a PyTorch checkpoint",
+    "track video.mp4 --out new --quiet --checkpoint page.pt " + POINT: "is a web page",
     PREVIEW: "no object was named",
     PREVIEW + POINT + "--out new/p.gif": "must end in .png",
     PREVIEW + "--point 5,10@12": "frame 12, but video.mp4 has 12 frames",
