@@ -21,6 +21,7 @@ PACKAGE = ROOT / "longsam"
 ORDER = [
     "__init__",
     "build",
+    "checkpoints",
     "predictor",
     "opening",
     "propagation",
