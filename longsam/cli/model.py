@@ -27,8 +27,7 @@ def add_flags(parser: Any) -> None:
     )  # fmt: skip
     model.add_argument(
         "--testing-model", action="store_true",
-        help="the small model that comes with longsam; follows only what `longsam demo` makes "
-        "(off)",
+        help="the small model that comes with longsam; follows only what `demo` makes (off)",
     )  # fmt: skip
     model.add_argument(
         "--device", help="cuda, cuda:1, cpu, ... (cuda where there is one, else cpu)"

@@ -13,7 +13,17 @@ STATE = "state.pt"
 RECORD = "run.json"
 INDEX = "frames.jsonl"
 
-OURS = (INDEX, "masks.jsonl", "png", "object_png", "overlay.mp4", STATE, RECORD)
+OURS = (
+    INDEX,
+    "masks.jsonl",
+    "png",
+    "object_png",
+    "overlay.mp4",
+    "overlay.ts",
+    "writer.lock",
+    STATE,
+    RECORD,
+)
 """What a run writes; --overwrite removes nothing else."""
 
 MOST_SPANS = 5

@@ -154,8 +154,14 @@ def run(options: argparse.Namespace) -> int:
                 writer.drop_after(state.last_frame_idx)
                 steps = predictor.resume_propagation(state, autosave=autosave, progress_bar=False)
             else:
-                if len(writer):
-                    writer.drop_after(-1)  # stopped before the first save: from the start again
+                if len(writer):  # stopped before the first save: from the start again
+                    num_frames = len(writer)
+                    aside = writer.drop_after(-1, keep_aside=True)
+                    print(
+                        f"There is no save in {options.out}, so tracking starts again from the "
+                        f"prompts. The masks of {num_frames:,} frames that were there are kept in "
+                        f"{aside}."
+                    )
                 steps = predictor.propagate_in_video(state, autosave=autosave, progress_bar=False)
             return _track(options, predictor, state, writer, steps, autosave)
 
