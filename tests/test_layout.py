@@ -40,7 +40,6 @@ ORDER = [
     "frame_map",
     "object_ids",
     "_upstream",
-    "_installed_sam2",
     "frames",
     "_installed_sam2",
     "_warn",
