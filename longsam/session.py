@@ -196,7 +196,9 @@ class Session:
         self.extras.clear()
         self.memory.forget_prompts(state, frame_idx, reverse=current.reverse)
         self.memory.note_tracked(current.obj_ids, frame_idx, current.segment)
-        self.memory.forget(state, [one.reads(self.memory.reach) for one in self.open_passes])
+        # A window below `reach` is kept to, though masks differ then.
+        num_read = min(self.memory.reach, self.memory.window)
+        self.memory.forget(state, [one.reads(num_read) for one in self.open_passes])
 
     def end(self, current: Pass) -> None:
         """A pass has ended, by itself or because it was closed."""

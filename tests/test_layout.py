@@ -21,6 +21,7 @@ PACKAGE = ROOT / "longsam"
 ORDER = [
     "__init__",
     "build",
+    "checkpoints",
     "predictor",
     "opening",
     "propagation",
@@ -39,7 +40,6 @@ ORDER = [
     "frame_map",
     "object_ids",
     "_upstream",
-    "_installed_sam2",
     "frames",
     "_installed_sam2",
     "_warn",

@@ -15,7 +15,9 @@ def add_parser(commands: Any) -> None:
         "checkpoint.",
     )
     parser.add_argument("video", type=Path, help="the file to write, for instance demo.mp4")
-    parser.add_argument("--frames", type=int, default=300, help="how many frames (300)")
+    parser.add_argument(
+        "--frames", type=int, default=300, metavar="N", help="how many frames (300)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another number, another video (0)")
     parser.set_defaults(run=run)
 

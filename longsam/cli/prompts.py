@@ -3,17 +3,23 @@
 import argparse
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from longsam import LongVideoPredictor, State
+from longsam.frames import FrameSource
 
 ObjectId = int | str
+
+MAX_GREY_LABEL = 64
+"""Grey values up to here number objects; a mask with soft edges goes up to 255."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,51 @@ class Prompt:
         value: (x, y), (x0, y0, x1, y1), or the path of a mask image.
         frame_idx: The frame.
         obj_id: The object; None starts a new one.
+        label: The object's number in the pixels of a mask image; None is all that is not black.
     """
 
     kind: str
     value: Any
     frame_idx: int = 0
     obj_id: ObjectId | None = None
+    label: int | None = None
+
+
+def add_flags(parser: Any) -> None:
+    """The flags that say where objects are."""
+    where = parser.add_argument_group("where the objects are, in pixels of the video")
+    kinds = (
+        ("--point", point, "X,Y[@FRAME][:OBJECT]", "on the object"),
+        ("--not-point", not_point, "X,Y[@FRAME]:OBJECT", "beside the object"),
+        ("--box", box, "X0,Y0,X1,Y1[@FRAME][:OBJECT]", "left, top, right, bottom"),
+        (
+            "--mask", mask, "FILE[@FRAME][:OBJECT]",
+            "an image of the frame's size, black where the object is not; an indexed PNG with "
+            "several numbers is an object for each",
+        ),
+    )  # fmt: skip
+    for flag, parse, metavar, what in kinds:
+        where.add_argument(
+            flag, action="append", dest="prompt", default=[], type=parse, metavar=metavar,
+            help=f"{what}; may be repeated (none; FRAME: 0; OBJECT: a new one)",
+        )  # fmt: skip
+    where.add_argument(
+        "--prompts", type=Path, metavar="FILE.json",
+        help='a list of {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], '
+        '"box": [x0, y0, x1, y1], "mask": "file.png"} (none)',
+    )  # fmt: skip
+
+
+def given(options: argparse.Namespace) -> dict[tuple[ObjectId, int], list[Prompt]]:
+    """The prompts of all flags.
+
+    Raises:
+        ValueError: There are none, or one cannot be used.
+    """
+    prompts = options.prompt + (from_json(options.prompts) if options.prompts else [])
+    if not prompts:
+        raise ValueError("no object was named: give --point, --box, --mask or --prompts.")
+    return numbered(prompts)
 
 
 def point(text: str) -> Prompt:
@@ -64,7 +109,7 @@ def from_json(path: Path) -> list[Prompt]:
     """
     try:
         entries = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(entries, list):
         raise ValueError(f"{path} must hold a list of prompts, [{{...}}, ...].")
@@ -81,38 +126,107 @@ def from_json(path: Path) -> list[Prompt]:
     return prompts
 
 
-def add(predictor: LongVideoPredictor, state: State, prompts: list[Prompt]) -> list[ObjectId]:
-    """Give all prompts to a state; returns the object ids.
+def numbered(prompts: list[Prompt]) -> dict[tuple[ObjectId, int], list[Prompt]]:
+    """All prompts by object and frame; those that name no object get a new one each.
+
+    An image with the numbers of several objects (an indexed PNG, or grey values up to 64) becomes
+    one prompt for each, of the objects that a PNG of longsam names, else of these numbers.
 
     Raises:
-        ValueError: A prompt lies outside the video or the frame, or a mask has another size.
+        ValueError: A mask cannot be read, or an object has several boxes or masks on a frame.
     """
+    prompts = [one for prompt in prompts for one in _each_object(prompt)]
     named = {p.obj_id for p in prompts if p.obj_id is not None}
     free = (number for number in range(1, len(prompts) + len(named) + 1) if number not in named)
     grouped: dict[tuple[ObjectId, int], list[Prompt]] = {}
     for prompt in prompts:
         obj_id = next(free) if prompt.obj_id is None else prompt.obj_id
         grouped.setdefault((obj_id, prompt.frame_idx), []).append(prompt)
-    height, width = state.source.frame_size
     for (obj_id, frame_idx), group in grouped.items():
-        boxes = [p.value for p in group if p.kind == "box"]
-        points = [p.value for p in group if "point" in p.kind]
-        masks = [p.value for p in group if p.kind == "mask"]
-        if len(boxes) > 1 or len(masks) > 1 or (masks and (boxes or points)):
+        boxes, masks = ([p for p in group if p.kind == kind] for kind in ("box", "mask"))
+        if len(boxes) > 1 or len(masks) > 1 or (masks and len(group) > 1):
             raise ValueError(
                 f"Object {obj_id} has more than one box or mask on frame {frame_idx}, or a mask "
                 "beside others. Give one, or points; name other objects by :OBJECT."
             )
-        for x, y in points + [corner for b in boxes for corner in (b[:2], b[2:])]:
-            if not (0 <= x <= width and 0 <= y <= height):
-                raise ValueError(
-                    f"({x:g}, {y:g}) is outside the frame, which is {width} pixels wide and "
-                    f"{height} high."
-                )
+    return grouped
+
+
+def check(grouped: Mapping[tuple[ObjectId, int], list[Prompt]], source: FrameSource) -> None:
+    """Refuse what cannot be tracked, before a model is loaded.
+
+    Raises:
+        ValueError: A prompt lies outside the video or the frame, or a mask has another size.
+    """
+    for _, frame_idx in grouped:
+        if frame_idx >= source.num_frames:
+            raise ValueError(
+                f"A prompt is on frame {frame_idx}, but {source.name} has {source.num_frames} "
+                f"frames: 0 to {source.num_frames - 1}."
+            )
+    check_inside(grouped, *source.frame_size)
+
+
+def check_inside(
+    grouped: Mapping[tuple[ObjectId, int], list[Prompt]], height: int, width: int
+) -> None:
+    """Refuse prompts outside the frame, and masks of another size.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for group in grouped.values():
+        for prompt in group:
+            if prompt.kind == "mask":
+                _check_size(prompt, height, width)
+                continue
+            numbers = prompt.value
+            for x, y in zip(numbers[::2], numbers[1::2], strict=True):
+                if not (0 <= x <= width and 0 <= y <= height):
+                    raise ValueError(
+                        f"({x:g}, {y:g}) is outside the frame, which is {width} pixels wide and "
+                        f"{height} high."
+                    )
+
+
+def mistakes(grouped: Mapping[tuple[ObjectId, int], list[Prompt]]) -> Iterator[str]:
+    """What is no error to the model, and hardly meant."""
+    for (obj_id, frame_idx), group in grouped.items():
+        where = f"object {obj_id}, frame {frame_idx}"
+        for prompt in group:
+            if prompt.kind == "box":
+                x0, y0, x1, y1 = prompt.value
+                if x0 >= x1 or y0 >= y1:
+                    ordered = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+                    yield (
+                        f"{where}: the box {_plain(prompt.value)} is inverted or empty; the order "
+                        f"is left, top, right, bottom: {_plain(ordered)}."
+                    )
+        if all(prompt.kind == "not-point" for prompt in group):
+            yield (
+                f"{where}: only points beside the object (--not-point) are given; add a --point "
+                "on it, or a box."
+            )
+
+
+def add(
+    predictor: LongVideoPredictor,
+    state: State,
+    grouped: Mapping[tuple[ObjectId, int], list[Prompt]],
+) -> Iterator[tuple[ObjectId, int, torch.Tensor]]:
+    """Give prompts that were checked to a state.
+
+    Yields:
+        (object, frame, its mask logits there: height x width).
+    """
+    for (obj_id, frame_idx), group in grouped.items():
+        boxes = [p.value for p in group if p.kind == "box"]
+        points = [p.value for p in group if "point" in p.kind]
+        masks = [p for p in group if p.kind == "mask"]
         if masks:
-            predictor.add_new_mask(state, frame_idx, obj_id, _read_mask(masks[0], height, width))
+            answer = predictor.add_new_mask(state, frame_idx, obj_id, _read_mask(masks[0]))
         else:
-            predictor.add_new_points_or_box(
+            answer = predictor.add_new_points_or_box(
                 state,
                 frame_idx,
                 obj_id,
@@ -120,7 +234,8 @@ def add(predictor: LongVideoPredictor, state: State, prompts: list[Prompt]) -> l
                 labels=[int(p.kind == "point") for p in group if "point" in p.kind] or None,
                 box=boxes[0] if boxes else None,
             )
-    return list(dict.fromkeys(obj_id for obj_id, _ in grouped))
+        _, obj_ids, logits = answer
+        yield obj_id, frame_idx, logits[obj_ids.index(obj_id), 0]
 
 
 def object_id(text: str) -> ObjectId:
@@ -179,16 +294,48 @@ def _from_entry(entry: Any, folder: Path) -> list[Prompt]:
     return prompts
 
 
-def _read_mask(path: Path, height: int, width: int) -> Any:
-    """What is not black in an image."""
+def _each_object(prompt: Prompt) -> list[Prompt]:
+    """A prompt for each object of an image of several."""
+    if prompt.kind != "mask" or prompt.obj_id is not None:
+        return [prompt]
+    labels = _labels(prompt.value)
+    numbers = [int(number) for number in np.unique(labels) if number]
+    with Image.open(prompt.value) as image:
+        is_indexed, told = image.mode == "P", image.info.get("longsam")
+    if len(numbers) < 2 or not (is_indexed or max(numbers) <= MAX_GREY_LABEL):
+        return [prompt]
+    names: dict[int, ObjectId] = {}
+    with suppress(ValueError, TypeError, LookupError):  # somebody else's text of this name
+        names = {int(n): obj_id for n, obj_id in json.loads(told or "")["objects"]}
+    return [replace(prompt, obj_id=names.get(n, n), label=n) for n in numbers]
+
+
+def _labels(path: Path) -> Any:
+    """The pixels of a mask image: 0 is no object."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image if image.mode in {"1", "L", "P"} else image.convert("L"))
+            is_plain = image.mode in {"1", "L", "P"} or image.mode.startswith("I")
+            return np.asarray(image if is_plain else image.convert("L"))
     except FileNotFoundError:
         raise ValueError(f"There is no mask image at {path}.") from None
-    if pixels.shape != (height, width):
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"The mask {path} cannot be read as an image.") from error
+
+
+def _read_mask(prompt: Prompt) -> Any:
+    """What is not black in an image, or what has the object's number."""
+    labels = _labels(prompt.value)
+    return labels > 0 if prompt.label is None else labels == prompt.label
+
+
+def _check_size(prompt: Prompt, height: int, width: int) -> None:
+    labels = _labels(prompt.value)
+    if labels.shape != (height, width):
         raise ValueError(
-            f"The mask {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, but the video is "
-            f"{width}x{height}."
+            f"The mask {prompt.value} is {labels.shape[1]}x{labels.shape[0]} pixels, but the video "
+            f"is {width}x{height}."
         )
-    return pixels > 0
+
+
+def _plain(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)

@@ -26,8 +26,10 @@ def add_parser(commands: Any) -> None:
         "object over time. A mask that drifts shows at a glance.",
     )
     parser.add_argument("folder", type=Path, help="where `longsam track` has written")
-    parser.add_argument("--video", help="the video, if it is not where it was")
-    parser.add_argument("--every", type=int, help="show every n-th frame; default: 25 in all")
+    parser.add_argument("--video", help="the video, if it is not where it was (that of the run)")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="show every n-th frame (25 frames in all)"
+    )
     parser.add_argument("--out", type=Path, help="the image (FOLDER/contact_sheet.png)")
     parser.set_defaults(run=run)
 

@@ -1,0 +1,108 @@
+"""The model of a command: its flags, loading it, and the number format that it computes in."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longsam import LongVideoPredictor, build_long_video_predictor
+from longsam.testing import load_predictor
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_flags(parser: Any) -> None:
+    model = parser.add_argument_group("the model")
+    model.add_argument("--checkpoint", type=Path, metavar="FILE",
+                       help="one of Meta's files, such as sam2.1_hiera_tiny.pt (none)")  # fmt: skip
+    model.add_argument(
+        "--config", metavar="NAME|FILE.yaml",
+        help="tiny, small, base_plus, large, a name of upstream's such as sam2.1_hiera_t, or a "
+        "file of your own (the released one that fits the checkpoint)",
+    )  # fmt: skip
+    model.add_argument(
+        "--testing-model", action="store_true",
+        help="the small model that comes with longsam; follows only what `demo` makes (off)",
+    )  # fmt: skip
+    model.add_argument(
+        "--device", help="cuda, cuda:1, cpu, ... (cuda where there is one, else cpu)"
+    )
+    model.add_argument(
+        "--dtype", choices=DTYPES,
+        help="number format of the model (bfloat16 on a GPU that has it, as upstream's examples; "
+        "else float32)",
+    )  # fmt: skip
+
+
+def check_flags(options: argparse.Namespace) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded.
+
+    Raises:
+        ValueError: There is no model, or no such device.
+    """
+    if options.checkpoint is None and not options.testing_model:
+        raise ValueError(
+            "no model: give --checkpoint with one of Meta's files (https://github.com/"
+            "facebookresearch/sam2#download-checkpoints), or --testing-model to try longsam."
+        )
+    try:
+        device = torch.device(options.device or default_device(options))
+    except RuntimeError:
+        raise ValueError(
+            f"--device is {options.device!r}; it must be cuda, cuda:1, cpu, ..."
+        ) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but torch finds no GPU here; use --device cpu.")
+
+
+def default_device(options: argparse.Namespace) -> str:
+    """The testing model is as fast on a CPU."""
+    return "cuda" if torch.cuda.is_available() and not options.testing_model else "cpu"
+
+
+def load(options: argparse.Namespace, *, vos_optimized: bool = False) -> LongVideoPredictor:
+    """The model that the flags name."""
+    device = options.device or default_device(options)
+    what = "the testing model" if options.testing_model else options.checkpoint
+    with said(f"loading {what} on {device}", options):
+        if options.testing_model:
+            return load_predictor(device, vos_optimized=vos_optimized)
+        return build_long_video_predictor(
+            options.config, options.checkpoint, device=device, vos_optimized=vos_optimized
+        )
+
+
+def dtype_of(options: argparse.Namespace, device: torch.device) -> str:
+    """What --dtype says, or its default for the device."""
+    if options.dtype is not None:
+        return str(options.dtype)
+    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_it else "float32"
+
+
+def computing_in(dtype: str, device: torch.device) -> AbstractContextManager[object]:
+    """Where the model runs in this format, as upstream's examples do: torch's autocast."""
+    if dtype == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, dtype))
+
+
+@contextmanager
+def said(what: str, options: argparse.Namespace) -> Iterator[None]:
+    """Say that something has begun, and how long it took."""
+    if options.quiet:
+        yield
+        return
+    began = time.perf_counter()
+    print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    except BaseException:
+        print(file=sys.stderr)
+        raise
+    print(f" {time.perf_counter() - began:.1f} s", file=sys.stderr)

@@ -1,0 +1,142 @@
+"""`longsam preview`: the masks of the prompted frames, before hours are spent on tracking."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from longsam import State
+from longsam.cli import model, prompts
+from longsam.cli.drawing import mark
+from longsam.frames import Frame, open_source
+from longsam.masks.overlay import draw
+from longsam.masks.record import Record
+
+NEARLY_ALL = 0.9
+"""A mask of so much of the frame is said to cover nearly all."""
+
+WIDTH = 1280
+"""Pixels; wider frames are made smaller."""
+
+EPILOG = """\
+example:
+  longsam preview bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee --out preview.png
+"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "preview",
+        help="draw the masks of the prompted frames, before tracking",
+        description="Draw the masks that the model makes of the prompts, with the prompts, each "
+        "object's id, its area in pixels and how sure the model is that it is there (0 to 1). "
+        "Prompts are written as for `longsam track`.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("video", help="a video file or a folder of images")
+    prompts.add_flags(parser)
+    model.add_flags(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("preview.png"), metavar="FILE.png",
+        help="the image (preview.png)",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress (off)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.out.suffix.lower() != ".png":
+        raise ValueError(f"--out is {options.out}; its name must end in .png.")
+    model.check_flags(options)
+    grouped = prompts.given(options)
+    source = open_source(options.video, None)
+    prompts.check(grouped, source)
+    found = list(prompts.mistakes(grouped))
+    predictor = model.load(options)
+    dtype = model.dtype_of(options, predictor.device)
+    masks: dict[int, dict[prompts.ObjectId, torch.Tensor]] = {}
+    scores: dict[tuple[prompts.ObjectId, int], float] = {}
+    with (
+        model.computing_in(dtype, predictor.device),
+        predictor.init_state(options.video) as state,
+        model.said(f"encoding {len({f for _, f in grouped})} frame(s)", options),
+    ):
+        for obj_id, frame_idx, logits in prompts.add(predictor, state, grouped):
+            masks.setdefault(frame_idx, {})[obj_id] = logits.float().cpu()
+            with suppress(KeyError):
+                scores[obj_id, frame_idx] = _score(state, obj_id, frame_idx)
+    tiles = []
+    for frame_idx in sorted(masks):
+        (image,) = source.read(frame_idx, frame_idx + 1)
+        lines = []
+        for obj_id, logits in masks[frame_idx].items():
+            line, wrong = _said(obj_id, frame_idx, logits, scores.get((obj_id, frame_idx)))
+            lines.append(line)
+            found += [wrong] if wrong else []
+        given = [p for (_, frame), group in grouped.items() if frame == frame_idx for p in group]
+        tiles.append(_tile(image, frame_idx, masks[frame_idx], given, lines))
+        print("\n".join(f"frame {frame_idx}: {line}" for line in lines))
+    source.close()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    _below_each_other(tiles).save(options.out)
+    for mistake in found:
+        print(f"check: {mistake}")
+    print(f"{options.out}: {len(tiles)} frame(s)")
+    return 0
+
+
+def _score(state: State, obj_id: prompts.ObjectId, frame_idx: int) -> float:
+    """How sure the model is that the object is there, 0 to 1; upstream holds it by object."""
+    outputs = state["temp_output_dict_per_obj"][state["obj_id_to_idx"][obj_id]]
+    logit = outputs["cond_frame_outputs"][frame_idx]["object_score_logits"]
+    return float(torch.sigmoid(logit.float()).max())
+
+
+def _said(
+    obj_id: prompts.ObjectId, frame_idx: int, logits: torch.Tensor, score: float | None
+) -> tuple[str, str | None]:
+    """A line about a mask, and what is wrong with it."""
+    area, share = int((logits > 0).sum()), float((logits > 0).float().mean())
+    line = f"object {obj_id}: {area:,} pixels, {100 * share:.1f} % of the frame"
+    line += "" if score is None else f", score {score:.2f}"
+    where = f"object {obj_id}, frame {frame_idx}"
+    if not area:
+        return line, f"{where}: the mask is empty; move the point, or give a box."
+    if share > NEARLY_ALL:
+        return line, f"{where}: the mask covers nearly all of the frame; add --not-point, or a box."
+    return line, None
+
+
+def _tile(
+    image: Frame,
+    frame_idx: int,
+    masks: dict[prompts.ObjectId, torch.Tensor],
+    given: list[prompts.Prompt],
+    lines: list[str],
+) -> Image.Image:
+    record = Record(frame_idx, list(masks), torch.stack(list(masks.values())))
+    drawn = Image.fromarray(draw(image, record))
+    mark(drawn, given)
+    drawn.thumbnail((WIDTH, WIDTH))
+    text = [f"frame {frame_idx}", *lines]
+    width = max(drawn.width, 480)
+    tile = Image.new("RGB", (width, drawn.height + 18 * len(text) + 8), (255, 255, 255))
+    tile.paste(drawn, (0, 0))
+    pen = ImageDraw.Draw(tile)
+    for row, line in enumerate(text):
+        pen.text((4, drawn.height + 2 + 18 * row), line, (0, 0, 0), font_size=14)
+    return tile
+
+
+def _below_each_other(tiles: list[Image.Image]) -> Image.Image:
+    width, height = max(t.width for t in tiles), sum(t.height for t in tiles)
+    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    tops: Iterator[int] = iter([sum(t.height for t in tiles[:n]) for n in range(len(tiles))])
+    for tile, top in zip(tiles, tops, strict=True):
+        sheet.paste(tile, (0, top))
+    return sheet

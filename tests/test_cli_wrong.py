@@ -1,0 +1,104 @@
+"""Forty wrong command lines: one line each that says what to do, and no file left."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from longsam.cli import main
+from longsam.testing import SyntheticVideo
+
+POINT = "--point 5,10 "
+MODEL = "--testing-model --device cpu --quiet "
+TRACK = "track video.mp4 --out new/out " + MODEL
+PREVIEW = "preview video.mp4 --out new/p.png " + MODEL
+FRAME = "frame video.mp4 --out new/f.png "
+
+WRONG = {
+    TRACK: "no object was named",
+    TRACK + "--point 500,10": "(500, 10) is outside the frame",
+    TRACK + "--point -5,63": "(-5, 63) is outside the frame",
+    TRACK + "--point 5,10@99": "frame 99, but video.mp4 has 12 frames: 0 to 11",
+    TRACK + "--point 5": "must be X,Y in pixels",
+    TRACK + "--point a,b": "must be X,Y in pixels",
+    TRACK + "--not-point 5,5": "must name its object",
+    TRACK + "--not-point 5,5:bee": "only points beside the object",
+    TRACK + "--box 1,2,3": "must be X0,Y0,X1,Y1",
+    TRACK + "--box 60,60,20,20": "is inverted or empty",
+    TRACK + "--box 1,1,9,9:1 --box 2,2,9,9:1": "more than one box",
+    TRACK + "--mask none.png": "There is no mask image at none.png",
+    TRACK + "--mask text.txt": "cannot be read as an image",
+    TRACK + "--mask small.png": "is 8x8 pixels, but the video is 128x96",
+    TRACK + "--prompts text.txt": "is not JSON",
+    TRACK + "--prompts none.json": "none.json: no such file",
+    TRACK + "--prompts keys.json": "unknown keys",
+    TRACK + POINT + "--frames 0": "--frames is 0",
+    TRACK + POINT + "--frames many": "invalid int value",
+    TRACK + POINT + "--save-every often": "must be a frame's number (1200) or a time",
+    TRACK + POINT + "--format gif": "is none of rle, png",
+    TRACK + POINT + "--memory-window 0": "memory_window is 0",
+    TRACK + POINT + "--dtype int8": "invalid choice",
+    TRACK + POINT + "--device gpu": "--device is 'gpu'",
+    TRACK + POINT + "--resume --overwrite": "exclude each other",
+    TRACK + POINT + "--out text.txt": "which is a file",
+    TRACK + POINT + "--out text.txt/out": "nothing can be written",
+    TRACK + POINT + "--colour red": "unrecognized arguments",
+    "track none.mp4 --out new " + MODEL + POINT: "There is no video file or image folder",
+    "track empty.mp4 --out new " + MODEL + POINT: "is empty (0 bytes)",
+    "track text.txt --out new " + MODEL + POINT: "cannot be opened as a video",
+    "track video.mp4 --out new " + POINT: "no model: give --checkpoint",
+    "track video.mp4 " + MODEL + POINT: "required: --out",
+    "track video.mp4 --out new --quiet --checkpoint none.pt " + POINT: "no checkpoint at none.pt",
+    "track video.mp4 --out new --quiet --checkpoint text.txt "
+    + POINT: "is not a PyTorch checkpoint",
+    "track video.mp4 --out new --quiet --checkpoint page.pt " + POINT: "is a web page",
+    PREVIEW: "no object was named",
+    PREVIEW + POINT + "--out new/p.gif": "must end in .png",
+    PREVIEW + "--point 5,10@12": "frame 12, but video.mp4 has 12 frames",
+    FRAME + "--at 12": "--at is 12, but video.mp4 has 12 frames (0.4 s): 0 to 11",
+    FRAME + "--at 01:00": "--at is 60 s",
+    FRAME + "--at noon": "must be a frame's number (1200) or a time",
+    FRAME + "--out new/f.txt": "must end in .png or .jpg",
+    "show .": "holds no masks",
+    "info none.mp4": "There is no video file or image folder",
+    "demo video.mp4": "is there already",
+    "watch video.mp4": "invalid choice",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wrong")
+    SyntheticVideo(2, 12, (96, 128)).write(folder / "video.mp4")
+    (folder / "empty.mp4").touch()
+    (folder / "text.txt").write_text("no video, no image, no weights")
+    (folder / "page.pt").write_text("<html>")
+    (folder / "keys.json").write_text(json.dumps([{"object": 1, "point": [3, 4]}]))
+    Image.new("L", (8, 8), 255).save(folder / "small.png")
+    return folder
+
+
+def test_there_are_forty() -> None:
+    assert len(WRONG) >= 40
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_line(
+    line: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    try:
+        code: object = main(line.split())
+    except SystemExit as exit_:
+        code = exit_.code
+    captured = capsys.readouterr()
+    assert code in {1, 2}
+    said = captured.err.strip()
+    assert WRONG[line] in said
+    assert "\n" not in said
+    assert len(said) < 300
+    assert "Errno" not in said
+    assert captured.out == ""
+    assert sorted(folder.rglob("*")) == before
