@@ -223,14 +223,13 @@ def _prompts(
         path.write_bytes(_another_png(choose))
     else:
         path.write_bytes(damage(choose, data))
-    found = prompts.from_json(folder / "prompts.json")
+    found = prompts.numbered(prompts.from_json(folder / "prompts.json"))
     if path.suffix == ".json":
         damaged.clear()  # a prompt that is read, but says what no video has, is named by its values
-    state = predictor.init_state(files / "h264.mp4")
-    try:
-        prompts.add(predictor, state, found)
-    finally:
-        predictor.close(state)
+    with predictor.init_state(files / "h264.mp4") as state:
+        prompts.check(found, state.source)
+        for _ in prompts.add(predictor, state, found):
+            pass
     return "prompted"
 
 
