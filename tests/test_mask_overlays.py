@@ -99,17 +99,33 @@ def test_killed_in_the_frame_after_a_flush_nothing_lags(
         child = subprocess.run([sys.executable, "-c", code])
         assert child.returncode == -signal.SIGKILL
         assert num_frames(tmp_path) == until + further
+        times, _ = frames_of(tmp_path / "overlay.ts")
+        assert len(times) == until + further
         with MaskWriter(tmp_path, "overlay", resume=True) as writer:
             assert len(writer) == until + further
             writer.drop_after(until - 1)
-        times, _ = frames_of(tmp_path / "overlay.ts")
-        assert len(times) == until + further
     with MaskWriter(tmp_path, "overlay", resume=True) as writer:
         writer.drop_after(79)
         write(writer, range(80, 90))
     times, frames = frames_of(tmp_path / "overlay.mp4")
     assert times == whole[0]
     assert psnr(frames, whole[1]) > 35
+
+
+def test_killed_with_nothing_left_to_write(tmp_path: Path) -> None:
+    """A kill while the MP4 is made: the next writer makes it, though it writes no frame."""
+    with MaskWriter(tmp_path, "overlay") as writer:
+        write(writer, range(20))
+        writer.flush()
+        left = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "overlay.mp4").unlink()
+    for path, data in left.items():
+        path.write_bytes(data)
+    (tmp_path / "overlay.partial").write_bytes(b"torn")
+    with MaskWriter(tmp_path, "overlay", resume=True) as writer:
+        assert writer.last_frame_idx == 19
+    assert {p.name for p in tmp_path.iterdir()} == {"overlay.mp4", "frames.jsonl"}
+    assert len(frames_of(tmp_path / "overlay.mp4")[0]) == 20
 
 
 def test_drops_and_resumes_keep_frames_and_times(

@@ -19,6 +19,7 @@ from longsam.masks.lines import INDEX, Header, check_size
 from longsam.masks.lock import FolderLock
 from longsam.masks.output import Output
 from longsam.masks.overlay import DEFAULT_FRAME_RATE
+from longsam.masks.overlay_file import STREAM
 from longsam.masks.record import ImageArray, Record
 from longsam.masks.resume import check_formats, check_resume, last_frame_of
 from longsam.masks.transfer import ToCpu
@@ -222,10 +223,26 @@ class MaskWriter:
         Raises:
             Exception: Whatever writing raised and no call has told yet.
         """
-        if not self._is_closed:
-            self._is_closed = True
-            self._finalizer.detach()
-            self._worker.close()
+        if self._is_closed:
+            return
+        try:
+            if self._output is None:
+                self._finish_overlay()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_closed = True
+        self._finalizer.detach()
+        self._worker.close()
+
+    def _finish_overlay(self) -> None:
+        """Finish the overlay of a writer that was killed when it had nothing more to write."""
+        header, _, whole, _ = self._found
+        if header is None or not (self.folder / STREAM).exists() or "overlay" not in self._names:
+            return
+        if 0 < self._kept.num_records == whole.num_records:
+            Output(self.folder, header, self._found, self._kept).close(complete=True)
 
     def _start(self, size: tuple[int, int]) -> None:
         """Cut every file back to the frames that stay, and begin."""
@@ -245,7 +262,7 @@ class MaskWriter:
             self._worker.start(output)
         except BaseException:
             with suppress(Exception):  # the first error is told
-                self.close()
+                self._end()
             raise
         self._output, self._size = output, size
 
@@ -270,7 +287,7 @@ class MaskWriter:
         error = self._worker.take_error()
         if error is not None:
             with suppress(Exception):  # what follows from the first error
-                self.close()
+                self._end()
             raise error
 
 

@@ -149,8 +149,10 @@ def one_process(
     command = [sys.executable, "-W", "ignore", __file__, "--track"]
     command.append(json.dumps([way, formats, str(video), str(out), kill]))
     child = subprocess.run(command, capture_output=True, text=True)
-    if child.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"{way} {formats} killed at {kill}: {child.stderr[-3000:]}")
+    if child.returncode not in ((0, -signal.SIGKILL) if kill else (0,)):
+        raise RuntimeError(
+            f"{way} {formats} killed at {kill}: {child.returncode}, {child.stderr[-3000:]}"
+        )
     return child.returncode
 
 
