@@ -108,7 +108,7 @@ class OverlayFile:
         encoder = {
             "preset": "veryfast",
             "tune": "zerolatency",
-            "crf": "23",
+            "crf": "20",
             "g": str(KEYFRAME_EVERY),
         }
         self._stream = self._output.add_stream("libx264", rate=self._rate, options=encoder)
