@@ -299,6 +299,17 @@ def test_show_opens_no_url_and_no_device_that_the_folder_names(
     assert server.requests == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_show_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    make(tmp_path / "out")
+    (tmp_path / "out" / "contact_sheet.png").symlink_to(victim)
+    assert main(["show", str(tmp_path / "out")]) == 1
+    assert "contact_sheet.png is a link to" in capsys.readouterr().err
+    assert victim.read_text() == "precious"
+
+
 def test_show_of_odd_sizes_and_names(tmp_path: Path) -> None:
     with MaskWriter(tmp_path / "out") as writer:
         for i in range(3):

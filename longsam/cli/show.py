@@ -11,6 +11,7 @@ from PIL import Image
 
 from longsam.frames import FrameSource, open_source
 from longsam.masks import MaskFolder
+from longsam.masks.files import check_not_link
 from longsam.masks.overlay import colour_of, draw
 from longsam.masks.record import ImageArray, Record
 
@@ -39,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--every is {options.every}; it must be at least 1.")
     folder = MaskFolder(options.folder)
     path = options.out or options.folder / "contact_sheet.png"
+    if options.out is None:
+        check_not_link(path)  # which whoever made the folder may have put there
     every = options.every or max(1, -(-len(folder) // 25))
     video = _open_video(options.video, folder)
     tiles = [(i, _tile(folder, i, video)) for i in folder.frames[::every]]
