@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ from longsam import LongVideoPredictor, State
 from longsam.frames import FrameSource
 
 ObjectId = int | str
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""Of masks. Pillow reads others, EPS among them, for which it runs a program."""
+
+MAX_PIXELS = 1 << 26
+"""Of a mask: 8192 x 8192, as in mask folders."""
 
 MAX_GREY_LABEL = 64
 """Grey values up to here number objects; a mask with soft edges goes up to 255."""
@@ -107,9 +113,11 @@ def from_json(path: Path) -> list[Prompt]:
     Raises:
         ValueError: The file is not of this form.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file.")
     try:
-        entries = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # numbers of too many digits are ValueErrors, too
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(entries, list):
         raise ValueError(f"{path} must hold a list of prompts, [{{...}}, ...].")
@@ -117,7 +125,7 @@ def from_json(path: Path) -> list[Prompt]:
     for number, entry in enumerate(entries):
         try:
             prompts += _from_entry(entry, path.parent)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{path}, prompt {number}: {error}. A prompt looks like "
                 '{"frame": 0, "object": 1, "points": [[x, y]], "labels": [1]}, with "box": '
@@ -300,7 +308,7 @@ def _each_object(prompt: Prompt) -> list[Prompt]:
         return [prompt]
     labels = _labels(prompt.value)
     numbers = [int(number) for number in np.unique(labels) if number]
-    with Image.open(prompt.value) as image:
+    with _open(prompt.value) as image:
         is_indexed, told = image.mode == "P", image.info.get("longsam")
     if len(numbers) < 2 or not (is_indexed or max(numbers) <= MAX_GREY_LABEL):
         return [prompt]
@@ -312,14 +320,25 @@ def _each_object(prompt: Prompt) -> list[Prompt]:
 
 def _labels(path: Path) -> Any:
     """The pixels of a mask image: 0 is no object."""
+    with _open(path) as image:
+        is_plain = image.mode in {"1", "L", "P"} or image.mode.startswith("I")
+        return np.asarray(image if is_plain else image.convert("L"))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """An image that somebody else may have made: of the formats we name, and of bounded size."""
+    if not path.exists():
+        raise ValueError(f"There is no mask image at {path}.")
+    if not path.is_file():  # a pipe would keep us waiting
+        raise ValueError(f"The mask {path} is not a file.")
     try:
-        with Image.open(path) as image:
-            is_plain = image.mode in {"1", "L", "P"} or image.mode.startswith("I")
-            return np.asarray(image if is_plain else image.convert("L"))
-    except FileNotFoundError:
-        raise ValueError(f"There is no mask image at {path}.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"The mask {path} cannot be read as an image.") from error
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels; at most {MAX_PIXELS}")
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"The mask {path} cannot be read as an image ({error}).") from error
 
 
 def _read_mask(prompt: Prompt) -> Any:
