@@ -239,7 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=40, help="in each cell")
     parser.add_argument("--ways", default="api,cli")
-    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--formats", default=",".join(FORMATS), help="cells measured before stay")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--track")
     options = parser.parse_args()
@@ -251,13 +251,14 @@ def main() -> None:
 
     started = time.perf_counter()
     cells = matrix(options.ways.split(","), options.formats.split(","), options.kills, options.seed)
-    numbers = report.numbers_so_far("kill_matrix") | {
+    before = report.numbers_so_far("kill_matrix")
+    numbers = {
         "frames": NUM_FRAMES,
         "save_every": SAVE_EVERY,
         "seed": options.seed,
-        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "minutes": round((time.perf_counter() - started) / 60 + before.get("minutes", 0), 1),
+        "cells": before.get("cells", {}) | cells,
     }
-    numbers["cells"] = numbers.get("cells", {}) | cells
     print(report.write("kill_matrix", numbers))
 
 
