@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -328,9 +329,9 @@ def _labels(path: Path) -> Any:
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     """An image that somebody else may have made: of the formats we name, and of bounded size."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ValueError(f"There is no mask image at {path}.")
-    if not path.is_file():  # a pipe would keep us waiting
+    if not os.path.isfile(path):  # a pipe would keep us waiting
         raise ValueError(f"The mask {path} is not a file.")
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:

@@ -207,16 +207,35 @@ def _packets(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """The video stream of a file of ours, and its packets."""
     kind = "mpegts" if path.name == STREAM else "mp4"
     with open_regular(path) as file:  # not by its name, which FFmpeg would take for a URL
-        try:
-            with av.open(file, "r", format=kind) as container:
-                if not container.streams.video:
-                    raise RuntimeError(f"{path} is damaged: it holds no video.")
-                stream = container.streams.video[0]
-                if stream.codec_context.name != "h264":
-                    raise RuntimeError(f"{path} was not written by longsam: it is no H.264.")
-                yield stream, (packet for packet in container.demux(stream) if packet.size)
-        except av.FFmpegError as error:
-            raise RuntimeError(f"{path} is damaged: {error}.") from error
+        with _naming(path):
+            container: Any = av.open(file, "r", format=kind, metadata_errors="replace")
+        with container:
+            if not container.streams.video:
+                raise RuntimeError(f"{path} is damaged: it holds no video.")
+            stream = container.streams.video[0]
+            if stream.codec_context is None or stream.codec_context.name != "h264":
+                raise RuntimeError(f"{path} was not written by longsam: it is no H.264.")
+            yield stream, _demux(container, stream, path)
+
+
+def _demux(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    packets = container.demux(stream)
+    while True:
+        with _naming(path):
+            packet = next(packets, None)
+        if packet is None:
+            return
+        if packet.size:
+            yield packet
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of FFmpeg, and of the file that it seeks in, name the file."""
+    try:
+        yield
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise RuntimeError(f"{path} is damaged: {error}.") from error
 
 
 class _Sink(AppendFile):

@@ -151,11 +151,15 @@ class MaskFolder:
         start, length = line.rle
         path = self.folder / Rle.FILE
         with open_regular(path) as file:
-            file.seek(start)
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(start, size))
             content = file.read(length)
-        with naming(path, start):
+        with naming(path, min(start, size)):
             if len(content) < length:
-                raise ValueError(f"the file ends, but frame {line.frame_idx} has {length} bytes")
+                raise ValueError(
+                    f"the file has {size} bytes, but frame {line.frame_idx} should be the "
+                    f"{length} from {start}"
+                )
             described = parse_json(content)
             objects = described.get("objects")
             if described.get("frame") != line.frame_idx or not isinstance(objects, list):

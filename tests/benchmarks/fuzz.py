@@ -15,6 +15,7 @@ what detectors return; see fuzz_masks.py. Writes results/fuzz.json or results/fu
 
 import argparse
 import json
+import os
 import queue
 import random
 import resource
@@ -35,7 +36,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import fuzz_masks  # noqa: E402 (beside this file)
 
 MEMORY = {"files": 2 << 30, "masks": 1 << 30}
-"""Address space that a process may take beyond what it has before its first case."""
+"""Bytes that a process may hold beyond what it has before its first case: resident, and (four times
+as much, for threads reserve much that they never touch) of address space."""
 
 SECONDS = 30
 """For one case. A good one takes well below one."""
@@ -195,6 +197,8 @@ def one_case(
     """What was read, and how it ended; an error should name the file that was damaged."""
     import torch
 
+    from longsam import storage
+
     choose = random.Random(seed)
     kind = choose.choice(["video"] * 6 + ["images", "state", "bank"])
     if kind == "video":
@@ -220,7 +224,7 @@ def one_case(
         target.write_bytes(damage(choose, path.read_bytes()))
         what = f"{kind}, bytes"
     else:
-        torch.save(damage_content(choose, torch.load(path, weights_only=True)), target)
+        storage.write(damage_content(choose, torch.load(path, weights_only=True)), target)
         what = f"{kind}, content"
     return what, read_save(predictor, target, files / "h264.mp4", kind, has_right_sums)
 
@@ -236,12 +240,14 @@ def work_on(part: str, first: int, last: int, files: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     predictor = build(files)
-    limit = psutil.Process().memory_info().vms + MEMORY[part]
+    at_start = psutil.Process().memory_info()
+    limit = at_start.vms + 4 * MEMORY[part]
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     work = files / "damaged"
     work.mkdir(exist_ok=True)
     for seed in range(first, last):
         print(json.dumps({"seed": seed}), flush=True)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         what, damaged = "?", list[str]()
         try:
             if part == "files":
@@ -251,30 +257,57 @@ def work_on(part: str, first: int, last: int, files: Path) -> None:
                 what, ended = fuzz_masks.one_case(choose, files, work, predictor, damaged)
         except Exception as error:
             ended = type(error).__name__
-            if ended == "TypeError" and not damaged:  # a setting of another type, put in on purpose
+            if (
+                part == "files" and ended == "TypeError" and not damaged
+            ):  # a setting of another type, put in on purpose
                 ended = "refused"
             elif ended not in EXPECTED:
                 ended += ": " + traceback.format_exc()[-1500:]
             elif damaged and damaged[0] not in str(error):
                 ended = f"unnamed {ended}: {error}"
-        print(json.dumps({"seed": seed, "what": what, "ended": ended}), flush=True)
+        held = _most_resident() - at_start.rss
+        if held > MEMORY[part]:
+            ended = f"memory: {held >> 20} MiB, then {ended}"
+        case = {"seed": seed, "what": what, "ended": ended, "mib": held >> 20}
+        print(json.dumps(case), flush=True)
+
+
+def _most_resident() -> int:
+    """The most bytes that this process has held since its peak was set back."""
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+    )
+    return int(line.split()[1]) << 10
 
 
 # The process beside
 
 
 def run(
-    first: int, count: int, files: Path, part: str = "files"
+    first: int, count: int, files: Path, part: str = "files", most: dict[str, int] | None = None
 ) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """So many cases; how they ended, and those that are not good."""
+    """So many cases; how they ended, and those that are not good.
+
+    Args:
+        first: The first seed.
+        count: How many.
+        files: The good files.
+        part: Of which files.
+        most: Under "mib", the most memory that a case took is put here.
+    """
     ends: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
+    most = {"mib": 0} if most is None else most
     seed = first
     while seed < first + count:
         last = min(seed + 200, first + count)  # a fresh process now and then
         command = [sys.executable, __file__, "--work", part, str(seed), str(last), str(files)]
         worker = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "MALLOC_ARENA_MAX": "2"},
         )
         lines: queue.Queue[str | None] = queue.Queue()
         reading = threading.Thread(target=_forward, args=(worker.stdout, lines))
@@ -301,6 +334,7 @@ def run(
             seed = case["seed"]
             if "ended" in case:
                 ends[case["ended"].split(":")[0]] += 1
+                most["mib"] = max(most["mib"], case["mib"])
                 if case["ended"].split(":")[0] not in {*EXPECTED, *GOOD}:
                     bad.append(case)
                 seed += 1
@@ -334,13 +368,15 @@ def main() -> None:
         make_files(Path(folder))
         if options.part == "masks":
             fuzz_masks.make_files(Path(folder))
-        ends, bad = run(options.seed, options.cases, Path(folder), options.part)
+        most = {"mib": 0}
+        ends, bad = run(options.seed, options.cases, Path(folder), options.part, most)
     for case in bad:
         print(f"seed {case['seed']}, {case.get('what')}: {case['ended']}")
     numbers = {
         "seeds": [options.seed, options.seed + options.cases - 1],
         "ends": dict(ends.most_common()),
         "not_good": bad,
+        "most_mib_above_the_start": most["mib"],
         "minutes": round((time.perf_counter() - started) / 60, 1),
     }
     print(report.write("fuzz" if options.part == "files" else "fuzz_masks", numbers))

@@ -142,7 +142,7 @@ def _resume(choose: random.Random, folder: Path) -> str:
 
 def _damage_lines(choose: random.Random, data: bytes) -> bytes:
     """One line of JSON with a value of another kind, or two lines in each other's place."""
-    lines = data.split(b"\n")[:-1]
+    lines = data.split(b"\n")[:-1] or [b"{}"]
     at = choose.randrange(len(lines))
     if choose.random() < 0.2:
         other = choose.randrange(len(lines))
@@ -151,9 +151,11 @@ def _damage_lines(choose: random.Random, data: bytes) -> bytes:
         opening = choose.choice([b"[", b'{"a":', b'"'])
         lines[at] = b'{"frame":1,"ids":' + opening * choose.choice([10, 2000, 100_000]) + b"}"
     else:
-        lines[at] = json.dumps(
-            _change(choose, json.loads(lines[at])), separators=(",", ":")
-        ).encode()
+        try:
+            content = json.loads(lines[at])
+        except ValueError:  # damaged before
+            content = {}
+        lines[at] = json.dumps(_change(choose, content), separators=(",", ":")).encode()
     return b"\n".join([*lines, b""])
 
 
