@@ -34,11 +34,17 @@ class Detections:
     labels: Sequence[Any]
 
     def __init__(self, boxes: Any, scores: Any = None, labels: Sequence[Any] | None = None):
-        given = _as_array(boxes)
-        given = given.reshape(0, 4) if given.size == 0 else given
-        count = len(given)
-        of_scores = np.ones(count) if scores is None else _as_array(scores)
-        of_labels = [None] * count if labels is None else list(labels)
+        try:
+            given = _as_array(boxes)
+            given = given.reshape(0, 4) if given.size == 0 else given
+            count = len(given)
+            of_scores = np.ones(count) if scores is None else _as_array(scores)
+            of_labels = [None] * count if labels is None else list(labels)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Detections are boxes of shape (n, 4), n scores and n labels; these cannot be "
+                f"read as numbers: {error}."
+            ) from error
         if given.shape != (count, 4) or of_scores.shape != (count,) or len(of_labels) != count:
             raise ValueError(
                 f"Detections are boxes of shape (n, 4), n scores and n labels; these are of shape "
