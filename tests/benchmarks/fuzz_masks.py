@@ -241,21 +241,30 @@ def _detections(choose: random.Random, files: Path, predictor: Any) -> str:
 
     from longsam.detections import track_detections
 
+    oddness = choose.choice([0, 0, 0.02, 0.2])
+
     def number() -> Any:
         odd = [float("nan"), float("inf"), -5, 0, 1e300, -1e9, 2**70, "7", None, [], 1 + 2j]
-        return choose.choice(odd) if choose.random() < 0.2 else choose.uniform(0, 64)
+        return choose.choice(odd) if choose.random() < oddness else choose.uniform(0, 64)
 
     def detector(_: Any) -> Any:
         count = choose.choice([0, 1, 1, 2, 5])
-        boxes: Any = [[number() for _ in range(choose.choice([4] * 9 + [3]))] for _ in range(count)]
+        boxes: Any = [
+            [number() for _ in range(3 if choose.random() < oddness / 4 else 4)]
+            for _ in range(count)
+        ]
         if choose.random() < 0.6:  # in order, so that some are good
             with contextlib.suppress(TypeError):
                 boxes = [
                     [*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:])] for box in boxes
                 ]
-        scores: Any = choose.choice([None, [0.9] * count, [number() for _ in range(count)], 0.9])
-        labels: Any = choose.choice([None, ["a"] * count, [["list"]] * count, [np.nan] * count, 5])
-        kind = choose.choice(["tuple"] * 6 + ["list", "array", "tensor", "text", "none", "number"])
+        scores: Any = choose.choice([None, [0.9] * count])
+        labels: Any = choose.choice([None, ["a"] * count, list(range(count))])
+        kind = choose.choice(["tuple"] * 6 + ["list", "none"])
+        if choose.random() < oddness:
+            scores = choose.choice([[number() for _ in range(count)], 0.9, "high", [[]] * count])
+            labels = choose.choice([[["list"]] * count, [np.nan] * count, 5, "cat"])
+            kind = choose.choice(["tuple", "array", "tensor", "text", "number"])
         if kind == "array":
             return np.array(boxes, object)
         if kind == "tensor":
