@@ -128,6 +128,24 @@ def test_killed_with_nothing_left_to_write(tmp_path: Path) -> None:
     assert len(frames_of(tmp_path / "overlay.mp4")[0]) == 20
 
 
+def test_damage_inside_a_packet_names_the_file(tmp_path: Path) -> None:
+    """A length in it that reaches beyond its end is noticed by the muxer alone."""
+    with MaskWriter(tmp_path, "overlay") as writer:
+        write(writer, range(20))
+    path = tmp_path / "overlay.mp4"
+    with av.open(path) as video:
+        at = [packet.pos for packet in video.demux(video=0) if packet.size][5]
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = b"\x7f\xff\xff\xff"
+    path.write_bytes(data)
+    with (
+        pytest.raises(RuntimeError, match=r"overlay\.mp4 is damaged: .*Invalid data"),
+        MaskWriter(tmp_path, "overlay", resume=True) as writer,
+    ):
+        write(writer, range(20, 22))
+    assert path.read_bytes() == data
+
+
 def test_drops_and_resumes_keep_frames_and_times(
     whole: tuple[list[float], np.ndarray], tmp_path: Path
 ) -> None:

@@ -7,7 +7,9 @@ from typing import Any, Literal, get_args
 from longsam.frames.base import EndOfVideoError, Frame, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
+from longsam.frames.ffmpeg import ANY_TITLES
 from longsam.frames.folder import IMAGE_SUFFIXES, ImageFiles, image_folder
+from longsam.frames.images import FORMATS as IMAGE_FORMATS
 from longsam.frames.live import EndOfStreamError, LiveVideo, is_live
 from longsam.frames.live_buffer import LiveBuffer
 from longsam.frames.sequence import frame_sequence
@@ -16,6 +18,8 @@ from longsam.frames.video_file import VideoFile
 Reader = Literal["av", "decord"]
 
 __all__ = [
+    "ANY_TITLES",
+    "IMAGE_FORMATS",
     "DecordFile",
     "EndOfStreamError",
     "EndOfVideoError",

@@ -38,6 +38,12 @@ NETWORK_PROTOCOLS = (
 _STARTS_OF_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD")
 
 
+ANY_TITLES: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+"""For `av.open`: titles may be in any encoding; from 19 on PyAV reads them so by itself."""
+
+
 @cache
 def formats_of_one_file() -> str:
     """FFmpeg's formats that hold their video themselves, as it wants a whitelist: a,b,c."""
@@ -78,12 +84,8 @@ def open_url(
 
 
 def _open(url: str, options: dict[str, str], timeout: float | None) -> av.container.InputContainer:
-    # Titles may be in any encoding; from 19 on PyAV reads them so by itself.
-    more: dict[str, Any] = {}
-    if int(av.__version__.split(".")[0]) < 19:
-        more["metadata_errors"] = "replace"
     container: av.container.InputContainer = av.open(
-        url, "r", options=options, timeout=timeout, **more
+        url, "r", options=options, timeout=timeout, **ANY_TITLES
     )
     return container
 

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
+from longsam.frames import ANY_TITLES
 from longsam.masks.files import AppendFile, open_regular
 from longsam.masks.record import ImageArray
 
@@ -184,7 +185,8 @@ def copy_packets(
                     ready.stream, ready.time_base = copy, 1 / rate
                     ready.pts = ready.dts = num_copied
                     ready.duration = 1
-                    output.mux(ready)
+                    with _naming_invalid_data(source):
+                        output.mux(ready)
                     num_copied += 1
                     if ends is not None:
                         ends.write(sink.size.to_bytes(8, "little"))
@@ -208,7 +210,7 @@ def _packets(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     kind = "mpegts" if path.name == STREAM else "mp4"
     with open_regular(path) as file:  # not by its name, which FFmpeg would take for a URL
         with _naming(path):
-            container: Any = av.open(file, "r", format=kind, metadata_errors="replace")
+            container: Any = av.open(file, "r", format=kind, **ANY_TITLES)
         with container:
             if not container.streams.video:
                 raise RuntimeError(f"{path} is damaged: it holds no video.")
@@ -235,6 +237,15 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
+        raise RuntimeError(f"{path} is damaged: {error}.") from error
+
+
+@contextmanager
+def _naming_invalid_data(path: Path) -> Iterator[None]:
+    """As `_naming`, where a full disk is the target's and stays an OSError."""
+    try:
+        yield
+    except av.error.InvalidDataError as error:
         raise RuntimeError(f"{path} is damaged: {error}.") from error
 
 
