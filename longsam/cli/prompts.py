@@ -15,15 +15,10 @@ import torch
 from PIL import Image
 
 from longsam import LongVideoPredictor, State
-from longsam.frames import FrameSource
+from longsam.frames import IMAGE_FORMATS, FrameSource
+from longsam.masks.lines import MAX_PIXELS
 
 ObjectId = int | str
-
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""Of masks. Pillow reads others, EPS among them, for which it runs a program."""
-
-MAX_PIXELS = 1 << 26
-"""Of a mask: 8192 x 8192, as in mask folders."""
 
 MAX_GREY_LABEL = 64
 """Grey values up to here number objects; a mask with soft edges goes up to 255."""
