@@ -16,7 +16,7 @@ from longsam._installed_sam2 import (
     check_once,
 )
 from longsam.frames import LiveBuffer, Reader
-from longsam.options import FRAMES_PER_CHUNK, Autosave, Options, Snapshots
+from longsam.options import FRAMES_PER_CHUNK, Autosave, AutosaveRun, Options, Snapshots
 from longsam.propagation import Step
 from longsam.session import Pass, State, session_of
 
@@ -227,7 +227,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             images.check_start(start)
         if max_frame_num_to_track is not None:
             num_left = checks.index(max_frame_num_to_track, "max_frame_num_to_track") + 1
-        run = self._begin_autosave(inference_state, autosave)
+        run = self.begin_autosave(inference_state, autosave)
         if isinstance(images, LiveBuffer):
             return propagation.propagate_live(
                 self, inference_state, start, num_left, reverse=reverse,
@@ -266,15 +266,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
         return propagation.resume(
             self,
             inference_state,
-            autosave=self._begin_autosave(inference_state, autosave),
+            autosave=self.begin_autosave(inference_state, autosave),
             progress_bar=not is_live if progress_bar is None else progress_bar,
         )
-
-    def _begin_autosave(self, state: State, autosave: Autosave | None) -> Any:
-        if autosave is None:
-            return None
-        saving.check_can_be_saved(state)
-        return autosave.begin(partial(self.save_state, state))
 
     def upstream_pass(
         self, state: _upstream.InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
@@ -395,13 +389,23 @@ class LongVideoPredictor(SAM2VideoPredictor):
         which = None if obj_ids is None else [checks.obj_id(obj_id) for obj_id in obj_ids]
         saving.write_bank(inference_state, Path(path), self, which)
 
-    def check_can_be_saved(self, inference_state: State) -> None:
-        """Refuse a state that `save_state` would refuse, before hours are spent on it.
+    def begin_autosave(
+        self, inference_state: State, autosave: Autosave | None
+    ) -> AutosaveRun | None:
+        """The saves of a pass, for those who wrap one; None where none are asked for.
 
         Raises:
-            ValueError: The source is live, or an object's id is neither an integer nor a string.
+            ValueError: `autosave` is something else, the source is live, or an object's id is
+                neither an integer nor a string.
         """
+        if autosave is None:
+            return None
+        if not isinstance(autosave, Autosave):
+            raise ValueError(
+                f"autosave is {autosave!r}; it must be longsam.Autosave(path, every=...) or None."
+            )
         saving.check_can_be_saved(inference_state)
+        return autosave.begin(partial(self.save_state, inference_state))
 
     def advance(self, inference_state: State) -> int:
         """Wait for the next frame of a live source without tracking anything on it.

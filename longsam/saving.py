@@ -52,11 +52,10 @@ def write_state(state: InferenceState, path: Path, model: torch.nn.Module) -> No
         "session": session.to_plain(),
         "upstream": _upstream.to_plain(state),
     }
-    if session.history is not None and not session.history.is_temporary:
-        folder = Path(os.path.abspath(session.history.folder))
-        if folder.parent != Path(os.path.abspath(path)).parent:
-            # A file may only lead to a folder beside it; the caller can name another.
-            content["session"]["history"]["folder"] = None
+    history, beside = session.history, Path(os.path.abspath(path)).parent
+    if history is not None and history.folder.parent != beside:
+        # A file may only lead to a folder beside it; the caller can name another.
+        content["session"]["history"]["folder"] = None
     _upstream.wait_for_copies(state)
     storage.write(content, path)
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 import videos
 
-import longsam
 from longsam import Autosave, LongVideoPredictor, Snapshots, State
 from longsam.fingerprint import fingerprint
 from longsam.frame_map import FrameMap
@@ -133,6 +132,9 @@ def test_options_are_checked_once_and_saved_as_themselves(
     for wrong in ("yes", 300, True):
         with pytest.raises(ValueError, match=r"it must be longsam\.Snapshots"):
             ours.init_state(mp4, snapshots=wrong)  # type: ignore[arg-type]
+    for wrong in ("state.pt", 500):
+        with pytest.raises(ValueError, match=r"it must be longsam\.Autosave"):
+            ours.propagate_in_video(state, autosave=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Autosave\(path\) is 5"):
         Autosave(5)  # type: ignore[arg-type]
 
@@ -233,12 +235,6 @@ def test_numpys_ids_are_pythons(ours: LongVideoPredictor, mp4: Path) -> None:
     with pytest.raises(ValueError, match=r"box has shape \(3,\); it must be the four numbers"):
         ours.add_new_points_or_box(state, 0, 1, box=[60, 50, 3])
     assert state.obj_ids == ["two"]
-
-
-def test_all_names_are_there() -> None:
-    for name in longsam.__all__:
-        assert getattr(longsam, name) is not None
-    assert set(longsam.__all__) <= set(dir(longsam))
 
 
 def test_frame_map_is_a_dict_in_runs() -> None:

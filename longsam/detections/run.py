@@ -85,8 +85,7 @@ def track_detections(
     with ExitStack() as on_error:
         if owns_state:
             on_error.callback(predictor.close, state)
-        if autosave is not None:
-            predictor.check_can_be_saved(state)
+        saves = predictor.begin_autosave(state, autosave)
         source = state.source
         first_yielded = run_options.detect_every * (run_options.min_hits - 1)
         if source.num_frames <= first_yielded:
@@ -102,11 +101,11 @@ def track_detections(
             source if isinstance(source, LiveVideo) else open_source(video, None),
             detector,
             run_options,
-            is_saved=autosave is not None,
+            is_saved=saves is not None,
             owns_state=owns_state,
         )
         on_error.pop_all()
-    return tracker.run(autosave)
+    return tracker.run(saves)
 
 
 def resume_detections(
@@ -143,8 +142,7 @@ def resume_detections(
             "This state was not saved in a run of track_detections, or it has been changed or "
             "tracked on since then; predictor.resume_propagation continues with its objects."
         )
-    if autosave is not None:
-        predictor.check_can_be_saved(state)
+    saves = predictor.begin_autosave(state, autosave)
     source = state.source
     if video is None and source.path is None:
         raise ValueError(f"{source.name} has no path: give it again as `video`.")
@@ -170,4 +168,4 @@ def resume_detections(
                 f"({type(error).__name__}: {error})."
             ) from error
         on_error.pop_all()
-    return tracker.run(autosave)
+    return tracker.run(saves)

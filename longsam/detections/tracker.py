@@ -4,13 +4,12 @@ import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from longsam import Autosave, LiveVideo, LongVideoPredictor, State
+from longsam import LiveVideo, LongVideoPredictor, State
 from longsam.detections.boxes import Boxes
 from longsam.detections.detections import Detections, Detector, as_detections, usable
 from longsam.detections.matching import match
@@ -26,6 +25,14 @@ Step = tuple[int, list[Any], torch.Tensor]
 
 LabelledStep = tuple[int, list[Any], torch.Tensor, list[Any]]
 """The same, and a label for each object."""
+
+
+class Saves(Protocol):
+    """The saves of a run, from `predictor.begin_autosave`."""
+
+    def step_done(self) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 @dataclass
@@ -63,9 +70,8 @@ class Tracker:
         self._next_frame_idx = int(saved["next_frame_idx"])
         self._resumes_pass = bool(saved["resumes_pass"])
 
-    def run(self, autosave: Autosave | None) -> Generator[LabelledStep, None, None]:
+    def run(self, saves: Saves | None) -> Generator[LabelledStep, None, None]:
         """All frames, in passes from one change of objects or prompts to the next."""
-        saves = autosave and autosave.begin(partial(self.predictor.save_state, self.state))
         with ExitStack() as at_end:
             at_end.callback(self._close)
             try:
