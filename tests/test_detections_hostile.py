@@ -22,5 +22,5 @@ from longsam.detections import as_detections
     ],
 )
 def test_of_another_kind(found: Any) -> None:
-    with pytest.raises(ValueError, match="Detections|A box is|A detector returned"):
+    with pytest.raises(ValueError, match=r"Detections|A box is|A detector returned"):
         as_detections(found)

@@ -10,22 +10,9 @@ import pytest
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
-import longsam
 from longsam import LongVideoPredictor, LongVideoPredictorVOS, build_long_video_predictor
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
-
-
-def test_public_names() -> None:
-    assert longsam.__all__ == [
-        "Autosave",
-        "LiveVideo",
-        "LongVideoPredictor",
-        "LongVideoPredictorVOS",
-        "Snapshots",
-        "State",
-        "build_long_video_predictor",
-    ]
 
 
 def test_builder_loads_a_checkpoint_and_passes_options_on(checkpoint: Path) -> None:
