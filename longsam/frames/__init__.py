@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 from longsam.frames.base import EndOfVideoError, Frame, FrameSource
 from longsam.frames.buffer import FrameBuffer
 from longsam.frames.decord_file import DecordFile
-from longsam.frames.ffmpeg import ANY_TITLES
 from longsam.frames.folder import IMAGE_SUFFIXES, ImageFiles, image_folder
 from longsam.frames.images import FORMATS as IMAGE_FORMATS
 from longsam.frames.live import EndOfStreamError, LiveVideo, is_live
@@ -18,7 +17,6 @@ from longsam.frames.video_file import VideoFile
 Reader = Literal["av", "decord"]
 
 __all__ = [
-    "ANY_TITLES",
     "IMAGE_FORMATS",
     "DecordFile",
     "EndOfStreamError",

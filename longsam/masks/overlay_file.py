@@ -14,7 +14,6 @@ from typing import Any
 import av
 import numpy as np
 
-from longsam.frames import ANY_TITLES
 from longsam.masks.files import AppendFile, open_regular
 from longsam.masks.record import ImageArray
 
@@ -25,6 +24,11 @@ ENDS = "overlay.ends"
 FINISHED = "overlay.mp4"
 _PARTIAL = "overlay.partial"
 KEYFRAME_EVERY = 60
+
+_ANY_TITLES: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+"""As for videos. Importing longsam.frames for it would import torch, 2 s for a reader of masks."""
 
 
 class OverlayFile:
@@ -210,7 +214,7 @@ def _packets(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     kind = "mpegts" if path.name == STREAM else "mp4"
     with open_regular(path) as file:  # not by its name, which FFmpeg would take for a URL
         with _naming(path):
-            container: Any = av.open(file, "r", format=kind, **ANY_TITLES)
+            container: Any = av.open(file, "r", format=kind, **_ANY_TITLES)
         with container:
             if not container.streams.video:
                 raise RuntimeError(f"{path} is damaged: it holds no video.")
