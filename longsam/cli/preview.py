@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     with (
         model.computing_in(dtype, predictor.device),
         predictor.init_state(options.video) as state,
-        model.said(f"encoding {len({f for _, f in grouped})} frame(s)", options),
+        model.said(f"encoding {len({f for _, f in grouped})} frame(s)", is_quiet=options.quiet),
     ):
         for obj_id, frame_idx, logits in prompts.add(predictor, state, grouped):
             masks.setdefault(frame_idx, {})[obj_id] = logits.float().cpu()

@@ -2,6 +2,7 @@
 
 from longsam.masks.lines import FORMATS
 from longsam.masks.reader import FrameMasks, MaskFolder, read_masks
+from longsam.masks.render import render_overlay
 from longsam.masks.writer import MaskWriter
 
-__all__ = ["FORMATS", "FrameMasks", "MaskFolder", "MaskWriter", "read_masks"]
+__all__ = ["FORMATS", "FrameMasks", "MaskFolder", "MaskWriter", "read_masks", "render_overlay"]
