@@ -66,8 +66,9 @@ def run(options: argparse.Namespace) -> int:
         predictor.init_state(options.video) as state,
         model.said(f"encoding {len({f for _, f in grouped})} frame(s)", is_quiet=options.quiet),
     ):
-        for obj_id, frame_idx, logits in prompts.add(predictor, state, grouped):
-            masks.setdefault(frame_idx, {})[obj_id] = logits.float().cpu()
+        for obj_id, (frame_idx, obj_ids, logits) in prompts.add(predictor, state, grouped):
+            mask = logits[obj_ids.index(obj_id), 0]
+            masks.setdefault(frame_idx, {})[obj_id] = mask.float().cpu()
             with suppress(KeyError):
                 scores[obj_id, frame_idx] = _score(state, obj_id, frame_idx)
     tiles = []

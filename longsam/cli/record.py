@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Record:
         checkpoint: Its file; None for the testing model.
         config: As it was given.
         is_finished: Whether all frames have been tracked.
+        corrections: The prompts of each correction since.
     """
 
     video: str | None
@@ -51,6 +53,7 @@ class Record:
     checkpoint: str | None
     config: str | None
     is_finished: bool = False
+    corrections: list[list[Any]] = field(default_factory=list)
 
     def write(self, out: Path) -> None:
         """It is there whole or not at all."""
@@ -75,7 +78,7 @@ def read(out: Path) -> Record | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        record = Record(**{field.name: content[field.name] for field in fields(Record)})
+        record = Record(**{each.name: content[each.name] for each in fields(Record)})
         _check(record)
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); track again with --overwrite.") from error
@@ -110,7 +113,9 @@ def _check(record: Record) -> None:
         )
         and isinstance(record.prompts, list)
         and bool(record.prompts)
-        and all(map(_is_prompt, record.prompts))
+        and isinstance(record.corrections, list)
+        and all(isinstance(one, list) and one for one in record.corrections)
+        and all(map(_is_prompt, chain(record.prompts, *record.corrections)))
     )
     if not is_right:
         raise ValueError("not as `longsam track` writes it")
@@ -151,15 +156,15 @@ def plain(grouped: Grouped) -> list[dict[str, Any]]:
     ]
 
 
-def prompts_of(record: Record) -> dict[tuple[ObjectId, int], list[Prompt]]:
-    """The prompts of a run, as they were given."""
-    grouped: dict[tuple[ObjectId, int], list[Prompt]] = {}
-    for one in record.prompts:
+def grouped(prompts: list[Any]) -> dict[tuple[ObjectId, int], list[Prompt]]:
+    """The prompts of a run or a correction, as they were given."""
+    by_object: dict[tuple[ObjectId, int], list[Prompt]] = {}
+    for one in prompts:
         kind, value, obj_id = one["kind"], one["value"], one["object"]
         value = Path(value) if kind == "mask" else tuple(value)
         prompt = Prompt(kind, value, one["frame"], obj_id, one["label"])
-        grouped.setdefault((obj_id, one["frame"]), []).append(prompt)
-    return grouped
+        by_object.setdefault((obj_id, one["frame"]), []).append(prompt)
+    return by_object
 
 
 def frames_of(record: Record) -> slice | None:

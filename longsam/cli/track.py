@@ -129,6 +129,9 @@ def _track_file(options: argparse.Namespace) -> int:
         results.finish_correction(out)
     recorded = record.read(out) if options.resume else None
     has_save = options.resume and save.exists()
+    if has_save and recorded is not None and recorded.is_finished:
+        print(f"The run in {out} is finished; `longsam correct` corrects its masks.")
+        return 0
     if recorded is not None:
         _use_recorded(options, recorded)
     model.check_flags(options)
@@ -163,7 +166,7 @@ def _track_file(options: argparse.Namespace) -> int:
             )
         with state:
             if not has_save:
-                _add_prompts(options, predictor, state, record.prompts_of(recorded), frames)
+                _add_prompts(options, predictor, state, record.grouped(recorded.prompts), frames)
             if options.overwrite:
                 results.remove(out, keep_snapshots=snapshots is not None)
             formats = results.formats_while_tracking(recorded)
