@@ -4,7 +4,7 @@ import argparse
 import os
 import shutil
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
@@ -202,10 +202,22 @@ class _Correction:
                 at = [n for n, job in enumerate(jobs) if job.tracks(state.last_frame_idx)]
                 if at:
                     return self._run(state, jobs, at[0])
-        with self._start_over() as state:
+        try:
+            state = self._start_over()
+            with ExitStack() as on_error:
+                on_error.callback(state.close)
+                # What was written after the last save cannot be tracked on from.
+                is_cut = not self._recorded.is_finished
+                until = state.source.frames[state.last_frame_idx] if is_cut else None
+                jobs = self._jobs(state, until)
+                on_error.pop_all()
+        except BaseException:  # of a correction that has not begun nothing stays
+            shutil.rmtree(self._work, ignore_errors=True)
+            raise
+        with state:
             if not self._recorded.is_finished:
                 _keep_aside(held, state)
-            return self._run(state, self._jobs(state), None)
+            return self._run(state, jobs, None)
 
     def _start_over(self) -> State:
         """The state of the run, with snapshots of its own: the run is still what counts."""
@@ -221,13 +233,13 @@ class _Correction:
         save = self._out / results.STATE
         return self._predictor.load_state(save, self._video, snapshots=self._snapshots)
 
-    def _jobs(self, state: State) -> list[Job]:
+    def _jobs(self, state: State, until: int | None = None) -> list[Job]:
         self.frames = state.source.frames
         grouped = record.grouped(self._recorded.corrections[-1])
         prompts.check_inside(grouped, *state.source.frame_size)
         self._prompts = span.in_state(grouped, self.frames)
         prompted = [self.frames.index(i) for i in self._recorded.prompted_frames]
-        written = [self.frames.index(int(i)) for i in frames_written(self._out)]
+        written = [self.frames.index(int(i)) for i in frames_written(self._out, until)]
         corrected = {frame_idx for _, frame_idx in self._prompts}
         for frame_idx in sorted(corrected.difference(written)):
             raise ValueError(
