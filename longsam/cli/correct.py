@@ -22,15 +22,15 @@ DESCRIPTION = """\
 Correct the masks of a run where tracking went wrong.
 
 Each prompt names its frame and its object, as the run has them:
-  --point 410,220@1200:bee    on the object, on frame 1200
-  --not-point 500,300@1200:bee  beside it
+  --point 410,220@120:bee      on the object, on frame 120
+  --not-point 500,300@120:bee  beside it
 The prompts correct the mask of that frame. Tracking then goes on from the next frame, in the
 direction of the run, to where the run has come; the masks from there on are replaced.
 """
 
 EPILOG = """\
 example:
-  longsam correct out --not-point 500,300@1200:bee
+  longsam correct out --point 410,220@120:bee --not-point 500,300@120:bee
 
 Until the new masks are whole, the old ones stay. Killed on the way, `--resume` continues.
 """

@@ -22,9 +22,10 @@ With SAM 2.1 (checkpoints: https://github.com/facebookresearch/sam2#download-che
 
   longsam info bees.mp4
   longsam frame bees.mp4 --at 0 --out frame.png
-  longsam preview bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220
-  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220 --out out
+  longsam preview bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee --out out
   longsam show out
+  longsam correct out --point 410,220@120:bee
 """
 
 

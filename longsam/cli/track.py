@@ -24,16 +24,18 @@ Say where each object is with --point, --box or --mask, in pixels of a frame: x 
 left, y from the top. `longsam frame` shows them, and `longsam preview` what the model makes of
 them. Each is an object of its own; to give several hints for one object, name it:
   --point 410,220:bee --point 430,260:bee --not-point 500,300:bee.
-For an object that comes in later, name the frame: --point 90,300@1200:wasp.
+For an object that comes in later, name the frame: --point 90,300@120:wasp.
 """
 
 EPILOG = """\
 examples:
-  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220 --out out
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee --out out
   longsam track bees.mp4 --checkpoint sam2.1_hiera_large.pt --box 100,80,300,260:queen \\
-      --format rle,overlay --out out
+      --format rle,overlay --out queen
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220@120 --both --step 5 \\
+      --out thinned
   longsam track rtsp://camera/stream --checkpoint sam2.1_hiera_tiny.pt --prompts prompts.json \\
-      --format rle --out out
+      --format rle --out live
 
 formats (--format, one or more):
   rle         out/masks.jsonl: COCO run lengths, the smallest; exact
