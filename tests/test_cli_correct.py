@@ -4,17 +4,20 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 from sam2.build_sam import build_sam2_video_predictor
 
+from longsam import Snapshots
 from longsam.cli import main
 from longsam.masks import MaskFolder, read_masks
-from longsam.testing import CHECKPOINT, CONFIG, OVERRIDES, SyntheticVideo
+from longsam.testing import CHECKPOINT, CONFIG, OVERRIDES, SyntheticVideo, load_predictor
 
 NUM_FRAMES = 60
 VIDEO = SyntheticVideo(2, NUM_FRAMES, (96, 128))
@@ -224,6 +227,43 @@ def test_killed_the_old_masks_stay_and_it_resumes(video: Path, tmp_path: Path) -
     assert correct(out, "--resume") == 0
     for name in ("frames.jsonl", "masks.jsonl"):
         assert (whole / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.slow  # 14,000 frames
+def test_corrected_far_back_in_a_long_video(tmp_path: Path) -> None:
+    num_frames, at = 3000, 1200
+    truth = SyntheticVideo(2, num_frames, (96, 128))
+    truth.write(tmp_path / "long.mp4")
+    clicks = {i: [round(value) for value in truth.click(i, 0)] for i in (0, at)}
+
+    def outputs(predictor: Any, **options: Any) -> Iterator[tuple[int, torch.Tensor]]:
+        state = predictor.init_state(str(tmp_path / "long.mp4"), **options)
+        predictor.add_new_points_or_box(state, 0, 1, points=[clicks[0]], labels=[1])
+        for frame_idx, _, logits in predictor.propagate_in_video(state):
+            yield frame_idx, logits
+        if options:
+            predictor.rewind(state, at)
+        step = predictor.add_new_points_or_box(state, at, 1, points=[clicks[at]], labels=[1])
+        yield at, step[2]
+        for frame_idx, _, logits in predictor.propagate_in_video(state, at + 1):
+            yield frame_idx, logits
+
+    words = ["--point", "{},{}@0:1".format(*clicks[0]), *MODEL, "--snapshot-every", "500"]
+    assert run("track", tmp_path / "long.mp4", "--out", tmp_path / "out", *words) == 0
+    assert correct(tmp_path / "out", "--point", "{},{}@1200:1".format(*clicks[at])) == 0
+    written = MaskFolder(tmp_path / "out")
+    ours = outputs(load_predictor(), snapshots=Snapshots(every=500))
+    num_compared = 0
+    for (frame_idx, theirs), (own_idx, own) in zip(outputs(upstream()), ours, strict=True):
+        assert frame_idx == own_idx
+        assert torch.equal(theirs, own), f"output {num_compared}, frame {frame_idx}"
+        num_compared += 1
+        if num_compared <= at or num_compared > num_frames:
+            masks = written.read(frame_idx).masks
+            assert np.array_equal(masks, (theirs[:, 0] > 0).numpy()), frame_idx
+    assert num_compared == num_frames + num_frames - at
+    shown = [written.areas(i)[0] > 0 for i in range(at, num_frames)]
+    assert np.mean(shown) > 0.2
 
 
 if __name__ == "__main__":  # the process that is killed: it says when it has written a frame

@@ -21,11 +21,10 @@ from longsam.masks.copying import copy_frames, frames_written
 DESCRIPTION = """\
 Correct the masks of a run where tracking went wrong.
 
-Each prompt names its frame and its object, as the run has them:
-  --point 410,220@120:bee      on the object, on frame 120
-  --not-point 500,300@120:bee  beside it
-The prompts correct the mask of that frame. Tracking then goes on from the next frame, in the
-direction of the run, to where the run has come; the masks from there on are replaced.
+Each prompt names its frame and its object, as the run has them: --point 410,220@120:bee is on the
+object on frame 120, and --not-point 500,300@120:bee beside it. The prompts correct the mask of that
+frame. Tracking then continues from the next frame, in the direction of the run, up to where the run
+has come; the masks from there on are replaced.
 """
 
 EPILOG = """\
