@@ -50,7 +50,7 @@ def everything_in(value: Any) -> tuple[int, int]:
     return count, size
 
 
-@pytest.mark.parametrize("reader", ["av", "decord"])
+@pytest.mark.parametrize("reader", ["av", pytest.param("decord", marks=pytest.mark.slow)])
 def test_state_after_10_n_frames_equals_that_after_n(
     reader: Any, ours: LongVideoPredictor, tmp_path: Path
 ) -> None:
