@@ -4,6 +4,7 @@ import datetime
 import os
 import shutil
 from array import array
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from longsam.masks.files import AppendFile, open_regular, sync
 from longsam.masks.formats import ObjectPng, Png, Rle
 from longsam.masks.index import Extent, Scan, naming, read_chunks
-from longsam.masks.lines import INDEX, FrameLine, Header, NewObject, parse_frame
+from longsam.masks.lines import INDEX, Header, NewObject, parse_frame
 from longsam.masks.output import frames_between, remove_pngs
 from longsam.masks.overlay import DEFAULT_FRAME_RATE
 from longsam.masks.overlay_file import FINISHED, STREAM, copy_packets
@@ -80,8 +81,7 @@ def _copy(folder: Path, aside: Path, found: Scan, kept: Extent) -> "array[int]":
                 rle = line.rle[0] - first_byte, line.rle[1]
             new = [numbers[i] for i in line.obj_ids if i in numbers and i not in named]
             named.update(line.obj_ids)
-            copy = FrameLine(line.frame_idx, line.obj_ids, line.areas, rle, new)
-            index.write(copy.to_line(formats))
+            index.write(replace(line, rle=rle, new=new).to_line(formats))
             _link(Png.path(folder, line.frame_idx), Png.path(aside, line.frame_idx))
             for obj_id in line.obj_ids:
                 paths = (ObjectPng.path(where, obj_id, line.frame_idx) for where in (folder, aside))

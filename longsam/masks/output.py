@@ -77,7 +77,18 @@ class Output:
         for mask_format in self._formats:
             mask_format.write(record)
         rle = self._rle.written if self._rle is not None else None
-        line = FrameLine(record.frame_idx, record.obj_ids, record.areas, rle, new)
+        scores = record.scores or [(None, None)] * len(record.obj_ids)
+        line = FrameLine(
+            record.frame_idx,
+            record.obj_ids,
+            record.areas,
+            record.boxes,
+            [object_score for object_score, _ in scores],
+            [predicted_iou for _, predicted_iou in scores],
+            record.time,
+            rle,
+            new,
+        )
         assert self._index is not None
         self._index.write(line.to_line(self._header.formats))
         self.num_records += 1
