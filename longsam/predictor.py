@@ -106,6 +106,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         snapshots: Snapshots | None = None,
         batch_objects: bool | int = False,
         frames_per_encode: int = 1,
+        frames: slice | None = None,
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -146,6 +147,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects: Track objects that remember the same frames (those first prompted on the
                 same frame) as one batch, of at most this many objects; True is no limit. Faster,
                 and not bit for bit the same: logits differ by rounding.
+            frames: Which frames of the video are tracked, `slice(start, stop, step)`; None is all.
+                Indices of the state then count these, as if the video held no others;
+                `state.source.frames[frame_idx]` is a frame's index in the video.
             frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
                 2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
                 1024 x 1024, and logits differ by rounding.
@@ -171,6 +175,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             snapshots=snapshots,
             batch_objects=batch_objects,
             frames_per_encode=frames_per_encode,
+            frames=frames,
         )
         paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
         banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]

@@ -35,6 +35,13 @@ class FrameSource(ABC):
     frame_rate: Fraction | None = None
     path: Path | None = None
 
+    @property
+    def frames(self) -> range:
+        """The index that each frame has in the whole video; others than `init_state(frames=...)`
+        gives are 0 .. num_frames - 1.
+        """
+        return range(self.num_frames)
+
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         """Yield frames `start` .. `stop - 1`, each uint8 RGB image_size x image_size x 3.
