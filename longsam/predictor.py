@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, checks, encoding, notices, opening, propagation, saving
+from longsam import _upstream, checks, encoding, notices, opening, propagation, saving, scores
 from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
@@ -37,7 +37,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def __init__(self, *args: Any, **kwargs: Any):
         check_once()
         super().__init__(*args, **kwargs)
-        self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
+        self.memory_attention.register_forward_pre_hook(
+            _upstream.match_memory_dtype, with_kwargs=True
+        )
 
     @classmethod
     def from_pretrained(
@@ -429,6 +431,22 @@ class LongVideoPredictor(SAM2VideoPredictor):
             )
         return images.advance()
 
+    def scores(self, inference_state: State, frame_idx: int) -> dict[Any, scores.Scores]:
+        """How sure the model is of each object on a frame that is remembered.
+
+        Args:
+            inference_state: From `init_state`.
+            frame_idx: A frame that was prompted, or that a pass has just yielded.
+
+        Returns:
+            By object id: (object_score, predicted_iou), see `longsam.scores.Scores`; objects that
+            are not remembered on this frame are left out. Waits for the GPU.
+
+        Raises:
+            ValueError: No object is remembered on it.
+        """
+        return scores.of_frame(inference_state, checks.index(frame_idx, "frame_idx"))
+
     def close(self, inference_state: State) -> None:
         """Stop decoding and release the video; masks already yielded stay good."""
         inference_state.close()
@@ -560,18 +578,28 @@ class LongVideoPredictor(SAM2VideoPredictor):
         session = session_of(inference_state)
         is_prompted = inputs["point_inputs"] is not None or inputs["mask_inputs"] is not None
         infer = partial(
-            super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
+            _upstream.keeping_predicted_iou,
+            partial(
+                super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
+            ),
         )
         if session.batches is None or is_prompted:
-            return infer(output_dict=output_dict, batch_size=batch_size)  # type: ignore[no-any-return]
+            return infer(output_dict, batch_size)
         return session.batches.track(
             inference_state,
             _upstream.index_of_outputs(inference_state, output_dict),
             frame_idx,
             session.memory.reach,
-            lambda together, size: infer(output_dict=together, batch_size=size),
+            infer,
             reverse=inputs["reverse"],
         )
+
+    def _track_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Upstream's; the predicted IoU, which it drops later, is kept."""
+        result = super()._track_step(*args, **kwargs)
+        output_dict = kwargs["output_dict"] if "output_dict" in kwargs else args[7]
+        _upstream.catch_predicted_iou(output_dict, result[1])
+        return result
 
     def _get_image_feature(
         self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int
@@ -614,18 +642,3 @@ class LongVideoPredictorVOS(LongVideoPredictor, SAM2VideoPredictorVOS):
 def best_device() -> str:
     """A GPU where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _match_memory_dtype(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Let memory attention run without autocast when it reads no object pointer.
-
-    Memory features are stored in bfloat16. Upstream concatenates them with object pointers, which
-    makes them float32 again; where there is no pointer (an object prompted on a later frame) they
-    stay bfloat16 and the first layer refuses them. The cast is the one that the pointers cause.
-    """
-    memory_features, frame_features = kwargs["memory"], kwargs["curr"][0]
-    if not torch.is_autocast_enabled(frame_features.device.type):
-        kwargs["memory"] = memory_features.to(frame_features.dtype)
-    return args, kwargs

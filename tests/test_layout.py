@@ -28,6 +28,7 @@ ORDER = [
     "notices",
     "encoding",
     "saving",
+    "scores",
     "session",
     "memory",
     "policies",

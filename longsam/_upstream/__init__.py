@@ -5,7 +5,12 @@ https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794a
 (sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` holds the installed upstream against it.
 """
 
-from longsam._upstream.model import erased_by_clearing, feature_reach, reach
+from longsam._upstream.model import (
+    erased_by_clearing,
+    feature_reach,
+    match_memory_dtype,
+    reach,
+)
 from longsam._upstream.outputs import (
     detach,
     joined,
@@ -24,6 +29,7 @@ from longsam._upstream.prompts import (
     unchanged_if_refused,
     waiting_prompt_frames,
 )
+from longsam._upstream.scores import catch_predicted_iou, keeping_predicted_iou, scores
 from longsam._upstream.state import (
     InferenceState,
     Output,
@@ -65,6 +71,7 @@ __all__ = [
     "all_outputs",
     "batch_of_one_output_dict",
     "bytes_by_kind",
+    "catch_predicted_iou",
     "conditioning_outputs",
     "constants",
     "copy_tracked",
@@ -83,7 +90,9 @@ __all__ = [
     "images",
     "index_of_outputs",
     "joined",
+    "keeping_predicted_iou",
     "learn_constants",
+    "match_memory_dtype",
     "memories_read_from",
     "moved",
     "new_state",
@@ -96,6 +105,7 @@ __all__ = [
     "prompt_frames",
     "reach",
     "row",
+    "scores",
     "state_with_memories",
     "storage_devices",
     "to_plain",

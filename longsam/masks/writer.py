@@ -179,7 +179,8 @@ class MaskWriter:
             scores: What `predictor.scores(state, frame_idx)` gives: (object score, predicted IoU)
                 by object id. They are written with 5 significant digits; objects that are not in
                 it, and numbers that are not finite, have none.
-            time: The frame's time stamp in seconds; written to the microsecond.
+            time: The frame's time stamp in seconds, `state.source.time(frame_idx)`; written to the
+                microsecond. None: what the `video` of an overlay says.
 
         Raises:
             ValueError: Shapes do not agree, the masks have another size than those before, an id
