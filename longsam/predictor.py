@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, checks, encoding, notices, opening, propagation, saving, scores
+from longsam import _upstream, checks, encoding, opening, prompting, propagation, saving, scores
 from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
@@ -16,7 +16,14 @@ from longsam._installed_sam2 import (
     check_once,
 )
 from longsam.frames import LiveBuffer, Reader
-from longsam.options import FRAMES_PER_CHUNK, Autosave, AutosaveRun, Options, Snapshots
+from longsam.options import (
+    FRAMES_PER_CHUNK,
+    Autosave,
+    AutosaveRun,
+    Corrections,
+    Options,
+    Snapshots,
+)
 from longsam.propagation import Step
 from longsam.session import Pass, State, session_of
 
@@ -33,6 +40,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
     name: str = ""
     """What messages call the model; the builders set it to config and checkpoint."""
+
+    # Upstream's option, true for prompts of a session whose `corrections` condition.
+    add_all_frames_to_correct_as_cond = _upstream.OrForOneSession()
 
     def __init__(self, *args: Any, **kwargs: Any):
         check_once()
@@ -109,6 +119,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         batch_objects: bool | int = False,
         frames_per_encode: int = 1,
         frames: slice | None = None,
+        corrections: Corrections = "memory",
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -155,6 +166,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
             frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
                 2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
                 1024 x 1024, and logits differ by rounding.
+            corrections: "memory" keeps a correction (a prompt on a frame that was tracked) as
+                upstream does: with the tracked frames, until a pass comes by; on a conditioning
+                frame it is lost at once. "condition" makes it a conditioning frame: it holds, and
+                every later frame reads it.
 
         Returns:
             The inference state: a dict with upstream's keys and one of ours. It can be used in
@@ -178,6 +193,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects=batch_objects,
             frames_per_encode=frames_per_encode,
             frames=frames,
+            corrections=corrections,
         )
         paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
         banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]
@@ -204,8 +220,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             inference_state: From `init_state`, with at least one prompt for each object.
             start_frame_idx: Where to start; None is the first conditioning frame. After a
                 correction on frame f give f + 1 (in reverse f - 1): as in upstream, a pass that
-                comes by a corrected frame replaces the correction. The corrected mask itself is
-                what the prompt's call has returned.
+                comes by a corrected frame replaces the correction, unless `init_state` was given
+                corrections="condition". The corrected mask itself is what the prompt's call has
+                returned.
             max_frame_num_to_track: Up to so many frames after the first; None is all.
             reverse: Track towards frame 0.
             autosave: Save the state after the first frame and then every so often.
@@ -365,11 +382,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
             FileNotFoundError: Its file is gone.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
-        if session_of(inference_state).history is None:
-            raise ValueError(
-                "This session keeps no snapshots to go back to: give init_state "
-                "snapshots=longsam.Snapshots()."
-            )
         propagation.rewind(self, inference_state, frame_idx)
 
     def save_memory_bank(
@@ -466,7 +478,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def propagate_in_video_preflight(self, inference_state: State) -> None:
         """Upstream's call; prompts that it takes up change what is remembered."""
         if _upstream.has_waiting_prompts(inference_state):
-            session_of(inference_state).changed()
+            prompting.take_up(inference_state)
         super().propagate_in_video_preflight(inference_state)
 
     def add_new_points_or_box(
@@ -489,20 +501,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
         checks.points(points, labels, box)
-        with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
-            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+        with prompting.adding(inference_state, obj_id, frame_idx):
             step: Step = super().add_new_points_or_box(
-                inference_state,
-                frame_idx,
-                obj_id,
-                points,
-                labels,
-                clear_old_points,
-                normalize_coords,
-                box,
-            )
-        if was_forgotten:
-            session_of(inference_state).memory.told.add((obj_id, frame_idx))
+                inference_state, frame_idx, obj_id, points, labels, clear_old_points,
+                normalize_coords, box,
+            )  # fmt: skip
         return step
 
     def add_new_mask(
@@ -515,11 +518,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
-        with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
-            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+        with prompting.adding(inference_state, obj_id, frame_idx):
             step: Step = super().add_new_mask(inference_state, frame_idx, obj_id, mask)
-        if was_forgotten:
-            session_of(inference_state).memory.told.add((obj_id, frame_idx))
         return step
 
     def clear_all_prompts_in_frame(
@@ -617,17 +617,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         Upstream has it for all objects at once; here it sees one. A correction on the frame itself
         is what the user has just given and stays. (sam2 issue 571)
         """
-        outputs = _upstream.tracked_outputs(inference_state, obj_idx)
-        correction = outputs.get(frame_idx)
-        self._clear_non_cond_mem_around_input(
-            _upstream.only_object(inference_state, obj_idx), frame_idx
-        )
-        obj_id = dict(_upstream.objects(inference_state))[obj_idx]
-        session_of(inference_state).memory.note_erased(
-            obj_id, _upstream.erased_by_clearing(self, frame_idx)
-        )
-        if correction is not None and _upstream.has_prompt(inference_state, obj_idx, frame_idx):
-            outputs[frame_idx] = correction
+        prompting.clear_around(self, inference_state, frame_idx, obj_idx)
 
     @property
     def feature_reach(self) -> int:

@@ -25,6 +25,7 @@ ORDER = [
     "predictor",
     "opening",
     "propagation",
+    "prompting",
     "notices",
     "encoding",
     "saving",

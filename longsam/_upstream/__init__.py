@@ -5,6 +5,11 @@ https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794a
 (sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` holds the installed upstream against it.
 """
 
+from longsam._upstream.corrections import (
+    OrForOneSession,
+    corrections_condition,
+    waiting_corrections,
+)
 from longsam._upstream.model import (
     erased_by_clearing,
     feature_reach,
@@ -66,6 +71,7 @@ from longsam._upstream.usage import bytes_by_kind
 
 __all__ = [
     "InferenceState",
+    "OrForOneSession",
     "Output",
     "add_memories",
     "all_outputs",
@@ -75,6 +81,7 @@ __all__ = [
     "conditioning_outputs",
     "constants",
     "copy_tracked",
+    "corrections_condition",
     "default_start",
     "detach",
     "encode",
@@ -112,6 +119,7 @@ __all__ = [
     "tracked_outputs",
     "unchanged_if_refused",
     "wait_for_copies",
+    "waiting_corrections",
     "waiting_prompt_frames",
     "was_tracked_in_reverse",
     "without_mask",
