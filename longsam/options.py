@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from longsam.frames import Reader
+
+Corrections = Literal["memory", "condition"]
 
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
@@ -141,6 +143,7 @@ class Options:
     batch_objects: bool | int = False
     frames_per_encode: int = 1
     frames: slice | None = None
+    corrections: Corrections = "memory"
 
     def __post_init__(self) -> None:
         for name in ("offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames"):
@@ -166,6 +169,10 @@ class Options:
             raise ValueError(
                 f"batch_objects is {self.batch_objects!r}; it must be True, False, or how many "
                 "objects a batch may have at most."
+            )
+        if self.corrections not in get_args(Corrections):
+            raise ValueError(
+                f'corrections is {self.corrections!r}; it must be "memory" or "condition".'
             )
         if self.frames is not None:
             _set(self, "frames", _slice(self.frames))

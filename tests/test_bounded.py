@@ -103,6 +103,7 @@ def test_memory_usage_names_kinds_and_devices(ours: LongVideoPredictor, mp4: Pat
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is replaced")
 def test_neighbourhood_of_the_start_and_prompts_are_kept(
     ours: LongVideoPredictor, mp4: Path
 ) -> None:

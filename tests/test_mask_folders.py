@@ -42,6 +42,9 @@ def change_line(path: Path, number: int, line: bytes) -> None:
     path.write_bytes(b"\n".join(lines))
 
 
+LINE = b'{"frame":2,"areas":[1],"ids":["a"],"rle":[0,1]'
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -57,6 +60,21 @@ def change_line(path: Path, number: int, line: bytes) -> None:
         (b'{"frame":2,"ids":[1],"areas":[-1],"rle":[0,1]}', '"areas" must have a number'),
         (b'{"frame":2,"ids":[1],"areas":[1],"rle":[0]}', '"rle" must be two numbers'),
         (b'{"frame":2,"ids":[1],"areas":[1],"rle":[0,99999999]}', "at most 16777216"),
+        (LINE + b"}", '"boxes" must have a box, or null'),
+        (LINE + b',"boxes":[null]}', "has None for a mask of 1 pixels"),
+        (LINE + b',"boxes":[[0,0,1]]}', "a box is"),
+        (LINE + b',"boxes":[[0,0,1,1e999]]}', "a box is"),
+        (LINE + b',"boxes":[[0,0,0,1]]}', "holds no mask of 1 pixels"),
+        (LINE + b',"boxes":[[60,0,65,1]]}', "holds no mask of 1 pixels"),
+        (LINE.replace(b"[1],", b"[5],") + b',"boxes":[[0,0,1,1]]}', "holds no mask of 5 pixels"),
+        (LINE.replace(b"[1],", b"[0],") + b',"boxes":[[0,0,1,1]]}', "holds no mask of 0 pixels"),
+        (LINE + b',"boxes":[[0,0,1,1]],"scores":[NaN]}', '"scores" must have a number'),
+        (LINE + b',"boxes":[[0,0,1,1]],"scores":[1e999]}', '"scores" must have a number'),
+        (LINE + b',"boxes":[[0,0,1,1]],"scores":[true]}', '"scores" must have a number'),
+        (LINE + b',"boxes":[[0,0,1,1]],"ious":[1,2]}', '"ious" must have a number'),
+        (LINE + b',"boxes":[[0,0,1,1]],"ious":"1"}', '"ious" must have a number'),
+        (LINE + b',"boxes":[[0,0,1,1]],"time":Infinity}', '"time" must be seconds'),
+        (LINE + b',"boxes":[[0,0,1,1]],"time":"1"}', '"time" must be seconds'),
         (b'{"frame":2,"ids":[1],"areas":[1],"rle":' + b"[" * 9999 + b"}", "nested too deeply|JSON"),
         (b'{"frame":2,"ids":[' + b"9" * 9000 + b'],"areas":[1],"rle":[0,1]}', "not JSON"),
     ],
@@ -79,7 +97,7 @@ def test_a_line_that_never_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("longsam_masks", 1, "no index of masks of version 2"),
+        ("longsam_masks", 1, "no index of masks of version 3"),
         ("size", [100_000, 100_000], "100000x100000 pixels"),
         ("size", [16_384, 16_384], "at most 67108864"),
         ("size", [0, 5], "5x0 pixels"),

@@ -100,6 +100,7 @@ class Shade(str, Enum):
     RED = "red"
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is replaced")
 def test_another_process_goes_on(checkpoint: Path, mp4: Path, tmp_path: Path) -> None:
     """Everything is in the file: the model is built anew, and prompts not yet tracked are kept."""
     ours = models.build_ours(checkpoint)
@@ -195,7 +196,7 @@ def test_damaged_files_are_refused(ours: LongVideoPredictor, mp4: Path, tmp_path
     for name in ("cut", "empty", "text", "checkpoint"):
         with pytest.raises(ValueError, match=f"{name}.pt is not a state that longsam has saved"):
             ours.load_state(tmp_path / f"{name}.pt")
-    with pytest.raises(ValueError, match="version 99 of the format; this longsam reads version 3"):
+    with pytest.raises(ValueError, match="version 99 of the format; this longsam reads version 4"):
         ours.load_state(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match="no saved state at"):
         ours.load_state(tmp_path / "none.pt")

@@ -66,5 +66,14 @@ class FrameSource(ABC):
             OSError: A file cannot be read.
         """
 
+    def time(self, frame_idx: int) -> float | None:
+        """The time stamp of a frame in seconds, counted from the whole video's first frame.
+
+        Of video files it is known of the 4096 frames that were decoded last; reading on is not
+        disturbed by the question. None where it is not known: of older frames, of
+        `reader="decord"`, of live sources, and where frames have no time.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files and decoders. A closed source cannot be read."""

@@ -45,6 +45,9 @@ class SlicedSource(FrameSource):
         for frame_idx in frames:
             yield from self._source.read(frame_idx, frame_idx + 1)
 
+    def time(self, frame_idx: int) -> float | None:
+        return self._source.time(self._frames[frame_idx])
+
     def fingerprint(self) -> str:
         frames = self._frames
         text = f"{self._source.fingerprint()} {frames.start} {len(frames)} {frames.step}"

@@ -1,11 +1,16 @@
 """The lines of `frames.jsonl`.
 
-The first line is the header: {"longsam_masks": 2, "formats": ["rle"], "size": [480, 640],
+The first line is the header: {"longsam_masks": 3, "formats": ["rle"], "size": [480, 640],
 "video": "bees.mp4", "frame_rate": [30, 1]}. Each other line is a frame: {"frame": 0, "ids": [1],
-"areas": [1234], "rle": [0, 567]}, where "rle" says which bytes of `masks.jsonl` are the frame's:
-the first one, and how many. A frame with new objects names them before its ids, so that all lines
-with "new" are the table of objects: {"frame": 0, "new": [{"id": "bee", "name": "bee",
-"number": 1}], ...}; "name" is the object's folder in `object_png`, "number" its pixels' in `png`.
+"areas": [1234], "boxes": [[10, 20, 60, 50]], "rle": [0, 567]}. A box is [x0, y0, x1, y1], the
+pixel after the last one for x1 and y1; an empty mask has null. "rle" says which bytes of
+`masks.jsonl` are the frame's: the first one, and how many. If the writer was told, a frame also has
+"scores": [12.3] and "ious": [0.91], the object score and the predicted IoU of each id (null where
+there is none), and "time": 1.5, the frame's time stamp in seconds.
+
+A frame with new objects names them before its ids, so that all lines with "new" are the table of
+objects: {"frame": 0, "new": [{"id": "bee", "name": "bee", "number": 1}], ...}; "name" is the
+object's folder in `object_png`, "number" its pixels' in `png`.
 """
 
 import json
@@ -16,7 +21,7 @@ from typing import Any, NamedTuple
 from longsam.masks.ids import ObjectId, check_obj_ids, folder_name
 
 INDEX = "frames.jsonl"
-VERSION = 2
+VERSION = 3
 FORMATS = ("rle", "png", "object_png", "overlay")
 
 MAX_PIXELS = 1 << 26
@@ -24,10 +29,21 @@ MAX_PIXELS = 1 << 26
 
 MAX_SIDE = 1 << 15
 MAX_LINE_BYTES = 1 << 20
-"""Of a line of the index: some 20,000 objects."""
+"""Of a line of the index: some 10,000 objects."""
 
 MAX_RLE_BYTES = 1 << 24
 """Of a line of `masks.jsonl`: 16 MiB; a smooth mask of 1080p takes 2 KB."""
+
+MAX_NUMBER = 1e12
+"""Of a score or a time, either way."""
+
+SCORE_DIGITS = 5
+"""Significant digits of scores."""
+
+TIME_DECIMALS = 6
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,10 @@ class FrameLine:
         frame_idx: The frame.
         obj_ids: Its objects.
         areas: Pixels of each one's mask.
+        boxes: Around each one's mask; None for an empty mask.
+        scores: The object score of each, above 0 where the model sees it; None where nobody told.
+        ious: The IoU with the truth that the model predicts for each mask, or None.
+        time: The frame's time stamp in seconds, or None.
         rle: The first byte of its line in `masks.jsonl`, and how many; None without "rle".
         new: Objects that no earlier line has.
     """
@@ -80,6 +100,10 @@ class FrameLine:
     frame_idx: int
     obj_ids: list[ObjectId]
     areas: list[int]
+    boxes: list[Box | None]
+    scores: list[float | None]
+    ious: list[float | None]
+    time: float | None = None
     rle: tuple[int, int] | None = None
     new: list[NewObject] = field(default_factory=list)
 
@@ -92,7 +116,12 @@ class FrameLine:
                 | ({} if number is None else {"number": number})
                 for obj_id, number in self.new
             ]
-        content |= {"ids": self.obj_ids, "areas": self.areas}
+        content |= {"ids": self.obj_ids, "areas": self.areas, "boxes": self.boxes}
+        for name, numbers in (("scores", self.scores), ("ious", self.ious)):
+            if any(number is not None for number in numbers):
+                content[name] = [_rounded(number) for number in numbers]
+        if self.time is not None:
+            content["time"] = round(self.time, TIME_DECIMALS)
         if self.rle is not None:
             content["rle"] = self.rle
         line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
@@ -159,8 +188,19 @@ def parse_frame(line: bytes, header: Header) -> FrameLine:
             raise ValueError('"rle" must be two numbers of bytes')
         if rle[1] > MAX_RLE_BYTES:
             raise ValueError(f'"rle" has {rle[1]} bytes; at most {MAX_RLE_BYTES}')
+    time = content.get("time")
+    if not (time is None or is_finite(time)):
+        raise ValueError(f'"time" must be seconds, from {-MAX_NUMBER:g} to {MAX_NUMBER:g}')
     return FrameLine(
-        frame_idx, obj_ids, areas, (rle[0], rle[1]) if rle else None, _new(content, header)
+        frame_idx,
+        obj_ids,
+        areas,
+        _boxes(content.get("boxes"), areas, header.size),
+        _numbers(content, "scores", len(ids)),
+        _numbers(content, "ious", len(ids)),
+        None if time is None else float(time),
+        (rle[0], rle[1]) if rle else None,
+        _new(content, header),
     )
 
 
@@ -194,6 +234,55 @@ def check_size(height: int, width: int) -> None:
             f"masks of {width}x{height} pixels; each side must have 1 to {MAX_SIDE} and both "
             f"together at most {MAX_PIXELS}"
         )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a score or a time may be."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # NaN is not
+
+
+def _rounded(number: float | None) -> float | None:
+    """Significant digits, not decimals, so that the sign of a score stays."""
+    return None if number is None else float(f"{number:.{SCORE_DIGITS}g}")
+
+
+def _boxes(boxes: Any, areas: list[int], size: tuple[int, int]) -> list[Box | None]:
+    height, width = size
+    if not (isinstance(boxes, list) and len(boxes) == len(areas)):
+        raise ValueError('"boxes" must have a box, or null, for each id')
+    parsed: list[Box | None] = []
+    for box, area in zip(boxes, areas, strict=True):
+        if box is None and area == 0:
+            parsed.append(None)
+            continue
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_count, box))):
+            raise ValueError(
+                f'"boxes" has {str(box)[:80]} for a mask of {area} pixels; a box is '
+                "[x0, y0, x1, y1], and an empty mask has null"
+            )
+        x0, y0, x1, y1 = box
+        if not (x0 < x1 <= width and y0 < y1 <= height and 0 < area <= (x1 - x0) * (y1 - y0)):
+            raise ValueError(f'"boxes" has {box}, which holds no mask of {area} pixels')
+        parsed.append((x0, y0, x1, y1))
+    return parsed
+
+
+def _numbers(content: dict[str, Any], name: str, count: int) -> list[float | None]:
+    """One for each id; all None where the line has none."""
+    numbers = content.get(name)
+    if numbers is None:
+        return [None] * count
+    if not (
+        isinstance(numbers, list)
+        and len(numbers) == count
+        and all(number is None or is_finite(number) for number in numbers)
+    ):
+        raise ValueError(
+            f'"{name}" must have a number from {-MAX_NUMBER:g} to {MAX_NUMBER:g}, or null, for '
+            "each id"
+        )
+    return [None if number is None else float(number) for number in numbers]
 
 
 def _new(content: dict[str, Any], header: Header) -> list[NewObject]:

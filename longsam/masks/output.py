@@ -77,7 +77,18 @@ class Output:
         for mask_format in self._formats:
             mask_format.write(record)
         rle = self._rle.written if self._rle is not None else None
-        line = FrameLine(record.frame_idx, record.obj_ids, record.areas, rle, new)
+        scores = record.scores or [(None, None)] * len(record.obj_ids)
+        line = FrameLine(
+            record.frame_idx,
+            record.obj_ids,
+            record.areas,
+            record.boxes,
+            [object_score for object_score, _ in scores],
+            [predicted_iou for _, predicted_iou in scores],
+            self._time(record),
+            rle,
+            new,
+        )
         assert self._index is not None
         self._index.write(line.to_line(self._header.formats))
         self.num_records += 1
@@ -122,6 +133,12 @@ class Output:
             return ObjectPng(self.folder)
         rate = self._header.frame_rate or DEFAULT_FRAME_RATE
         return Overlay(self.folder, self.num_records, rate, self._video)
+
+    def _time(self, record: Record) -> float | None:
+        if record.time is not None or self._video is None:
+            return record.time
+        time: float | None = self._video.time(record.frame_idx)  # the overlay has read the frame
+        return time
 
     def _add(self, obj_ids: list[ObjectId]) -> list[NewObject]:
         """Put new objects into the table, which only PNGs need."""

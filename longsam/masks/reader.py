@@ -14,7 +14,14 @@ from longsam.masks.files import open_regular
 from longsam.masks.formats import ObjectPng, Png, Rle
 from longsam.masks.ids import ObjectId
 from longsam.masks.index import Extent, naming, read_chunks, scan
-from longsam.masks.lines import INDEX, MAX_LINE_BYTES, FrameLine, parse_frame, parse_json
+from longsam.masks.lines import (
+    INDEX,
+    MAX_LINE_BYTES,
+    Box,
+    FrameLine,
+    parse_frame,
+    parse_json,
+)
 from longsam.masks.record import MaskArray
 
 READABLE = ("rle", "object_png", "png")
@@ -100,6 +107,24 @@ class MaskFolder:
     def areas(self, frame_idx: int) -> list[int]:
         """Pixels of each object's mask on a frame."""
         return self._line(frame_idx).areas
+
+    def boxes(self, frame_idx: int) -> list[Box | None]:
+        """x0, y0, x1, y1 around each object's mask, x1 and y1 exclusive; None for an empty mask."""
+        return self._line(frame_idx).boxes
+
+    def scores(self, frame_idx: int) -> list[float | None]:
+        """The object score of each object, above 0 where the model saw it; None where the writer
+        was given none.
+        """
+        return self._line(frame_idx).scores
+
+    def ious(self, frame_idx: int) -> list[float | None]:
+        """The IoU with the truth that the model predicted for each mask; None as in `scores`."""
+        return self._line(frame_idx).ious
+
+    def time(self, frame_idx: int) -> float | None:
+        """The frame's time stamp in seconds; None where the writer was given none."""
+        return self._line(frame_idx).time
 
     def read(self, frame_idx: int) -> FrameMasks:
         """The masks of one frame.

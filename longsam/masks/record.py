@@ -8,9 +8,13 @@ import numpy.typing as npt
 import torch
 
 from longsam.masks.ids import ObjectId
+from longsam.masks.lines import Box
 
 MaskArray = npt.NDArray[np.bool_]
 ImageArray = npt.NDArray[np.uint8]
+
+Scores = tuple[float | None, float | None]
+"""Of an object on a frame: the object score, and the predicted IoU of its mask."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,16 @@ class Record:
         obj_ids: One for each mask.
         mask_logits: num_objects x height x width on the CPU; above 0 is the object. NaN is not.
         image: The frame itself, uint8 RGB, height x width x 3, for overlays.
+        scores: The object score and the predicted IoU of each object, or None.
+        time: The frame's time stamp in seconds.
     """
 
     frame_idx: int
     obj_ids: list[ObjectId]
     mask_logits: torch.Tensor
     image: ImageArray | None = None
+    scores: list[Scores] | None = None
+    time: float | None = None
 
     @cached_property
     def masks(self) -> MaskArray:
@@ -50,3 +58,17 @@ class Record:
     def areas(self) -> list[int]:
         """Pixels of each mask."""
         return [int(np.count_nonzero(mask)) for mask in self.masks]
+
+    @cached_property
+    def boxes(self) -> list[Box | None]:
+        """Around each mask; None for an empty one."""
+        return [_box(mask) for mask in self.masks]
+
+
+def _box(mask: MaskArray) -> Box | None:
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[y0:y1].any(axis=0))
+    return int(columns[0]), y0, int(columns[-1]) + 1, y1

@@ -3,24 +3,24 @@
 import operator
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
 from longsam.masks.aside import keep_aside as move_aside
-from longsam.masks.ids import check_obj_ids
+from longsam.masks.ids import ObjectId, check_obj_ids
 from longsam.masks.index import Extent, Scan, scan
-from longsam.masks.lines import INDEX, Header, check_size
+from longsam.masks.lines import INDEX, Header, check_size, is_finite
 from longsam.masks.lock import FolderLock
 from longsam.masks.output import Output
 from longsam.masks.overlay import DEFAULT_FRAME_RATE
 from longsam.masks.overlay_file import ENDS, STREAM
-from longsam.masks.record import ImageArray, Record
+from longsam.masks.record import ImageArray, Record, Scores
 from longsam.masks.resume import check_formats, check_resume, last_frame_of
 from longsam.masks.transfer import ToCpu
 from longsam.masks.worker import Worker
@@ -165,6 +165,8 @@ class MaskWriter:
         mask_logits: Any,
         *,
         image: ImageArray | None = None,
+        scores: Mapping[Any, tuple[float | None, float | None]] | None = None,
+        time: SupportsFloat | None = None,
     ) -> None:
         """Hand over the masks of a frame; waits only while four frames are on their way.
 
@@ -174,10 +176,16 @@ class MaskWriter:
             mask_logits: num_objects x 1 x height x width (or without the 1): logits, of which those
                 above 0 are the object (NaN is not), or bool. Do not change the tensor afterwards.
             image: For "overlay" without `video`: the frame, uint8 RGB, height x width x 3.
+            scores: What `predictor.scores(state, frame_idx)` gives: (object score, predicted IoU)
+                by object id. They are written with 5 significant digits; objects that are not in
+                it, and numbers that are not finite, have none.
+            time: The frame's time stamp in seconds, `state.source.time(frame_idx)`; written to the
+                microsecond. None: what the `video` of an overlay says.
 
         Raises:
-            ValueError: Shapes do not agree, the masks have another size than those before, or an id
-                is of another type. Nothing is written then, and the writer can go on.
+            ValueError: Shapes do not agree, the masks have another size than those before, an id
+                is of another type, or a score or the time is no number. Nothing is written then,
+                and the writer can go on.
             Exception: Whatever an earlier frame's writing raised, for instance OSError when the
                 disk is full. The writer is closed then; make another one with `resume=True`.
         """
@@ -214,11 +222,13 @@ class MaskWriter:
                 f"{self.folder} are {self._size[1]}x{self._size[0]}. Write other sizes to another "
                 "folder."
             )
+        numbers = None if scores is None else _scores(ids, scores)
+        seconds = None if time is None else _seconds(time)
         if image is None and self._live is not None and "overlay" in self._names:
             image = self._live.frame
         if self._output is None:
             self._start((height, width))
-        self._worker.put(partial(_write, frame_idx, ids, ToCpu(logits), image))
+        self._worker.put(partial(_write, frame_idx, ids, ToCpu(logits), image, numbers, seconds))
 
     def flush(self) -> None:
         """Wait until all that was handed over is on the disk itself, not only with the system.
@@ -307,7 +317,42 @@ class MaskWriter:
             raise error
 
 
+def _scores(
+    obj_ids: list[ObjectId], scores: Mapping[Any, tuple[float | None, float | None]]
+) -> list[Scores]:
+    """The scores of a frame's objects, as they are written."""
+    numbers: list[Scores] = []
+    for obj_id in obj_ids:
+        try:
+            object_score, predicted_iou = scores.get(obj_id) or (None, None)
+            numbers.append((_number(object_score), _number(predicted_iou)))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The scores of object {obj_id!r} cannot be read ({error}); give what "
+                "predictor.scores gives: {obj_id: (object score, predicted IoU)}."
+            ) from None
+    return numbers
+
+
+def _seconds(time: SupportsFloat) -> float:
+    with suppress(TypeError, ValueError):
+        if is_finite(seconds := float(time)):
+            return seconds
+    raise ValueError(f"time is {time!r}; it must be seconds, or None.")
+
+
+def _number(score: float | None) -> float | None:
+    number = None if score is None else float(score)
+    return number if is_finite(number) else None
+
+
 def _write(
-    frame_idx: int, ids: Any, logits: ToCpu, image: ImageArray | None, output: Output
+    frame_idx: int,
+    ids: list[ObjectId],
+    logits: ToCpu,
+    image: ImageArray | None,
+    scores: list[Scores] | None,
+    time: float | None,
+    output: Output,
 ) -> None:
-    output.write(Record(frame_idx, ids, logits.get(), image))
+    output.write(Record(frame_idx, ids, logits.get(), image, scores, time))

@@ -112,7 +112,8 @@ def _read(choose: random.Random, folder: Path) -> str:
     masks.all_obj_ids()
     count = 0
     for frame_idx in masks.frames:
-        masks.areas(frame_idx)
+        for read in (masks.areas, masks.boxes, masks.scores, masks.ious, masks.time):
+            read(frame_idx)
         count += masks.read(frame_idx).masks.any()
     return "masks" if count else "no masks"
 
