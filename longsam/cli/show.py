@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from longsam.frames import FrameSource, open_source
 from longsam.masks import MaskFolder
+from longsam.masks.drawing import colour_of, draw
 from longsam.masks.files import check_not_link
-from longsam.masks.overlay import colour_of, draw
-from longsam.masks.record import ImageArray, Record
+from longsam.masks.record import ImageArray
 
 TILE_WIDTH = 320
 COLUMNS = 5
@@ -84,7 +83,7 @@ def _tile(folder: MaskFolder, frame_idx: int, video: FrameSource | None) -> Imag
     if video is not None:
         (frame,) = video.read(frame_idx, frame_idx + 1)
         image = np.ascontiguousarray(frame[::every, ::every])
-    drawn = draw(image, Record(frame_idx, obj_ids, torch.from_numpy(masks).float()))
+    drawn = draw(image, obj_ids, masks)
     small = Image.fromarray(drawn)
     small.thumbnail((TILE_WIDTH, TILE_WIDTH))
     return np.asarray(small)
@@ -111,7 +110,7 @@ def _draw_sheet(folder: MaskFolder, tiles: list[tuple[int, ImageArray]], path: P
         for obj_id, area in zip(folder.obj_ids(frame_idx), folder.areas(frame_idx), strict=True):
             areas[obj_id][frame_idx] = 100 * area / (folder.size[0] * folder.size[1])
     for position, (obj_id, by_frame) in enumerate(areas.items()):
-        colour = colour_of(obj_id, position) / 255
+        colour = np.array(colour_of(obj_id, position)) / 255
         axes.plot(list(by_frame), list(by_frame.values()), label=_label(obj_id), color=colour)
     axes.set(xlabel="frame", ylabel="area, % of the frame", ylim=(0, None))
     axes.grid(alpha=0.3)
