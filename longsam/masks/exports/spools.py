@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-_MOST_CHARACTERS = 1 << 24
+_MOST_CHARACTERS = 1 << 21
 """Of text that waits in memory, of all objects together."""
 
 
 class Spools:
-    """Texts that grow piece by piece, each under a key; memory holds 16 MB of them at most.
+    """Texts that grow piece by piece, each under a key; memory holds 2 MB of them at most.
 
     Args:
         folder: Made, and removed by `close`.
