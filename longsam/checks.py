@@ -118,6 +118,11 @@ def live(source: FrameSource, options: Options) -> None:
         return
     if options.snapshots is not None:
         raise ValueError(f"{source.name} is live: there is no going back, so no snapshots.")
+    if options.frames is not None:
+        raise ValueError(
+            f"{source.name} is live: its frames come one after the other, so frames=slice(...) "
+            "cannot choose among them. Leave it out."
+        )
     if options.frames_per_encode > 1:
         raise ValueError(
             f"frames_per_encode is {options.frames_per_encode}, but {source.name} is live: its "

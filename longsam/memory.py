@@ -32,6 +32,8 @@ class Memory:
             there are no snapshots, or a frame only counts as tracked.
         cleared: (object id, frame) where the output of a prompt stayed after the prompt was taken
             back. No pass can make it again, so it is kept until one tracks the frame.
+        corrections: (object id, frame) of corrections that are no conditioning frames, so that a
+            pass that comes by replaces them, and whether the user has been told that one will.
         told: (object id, frame) of prompts on forgotten frames, of which the user has been told.
     """
 
@@ -44,6 +46,7 @@ class Memory:
         self.recent: dict[int, None] = {}
         self.segment_of: dict[Any, FrameMap] = {}
         self.cleared: set[tuple[Any, int]] = set()
+        self.corrections: dict[tuple[Any, int], bool] = {}
         self.told: set[tuple[Any, int]] = set()
 
     def begin_pass(self, start: int, default_start: int) -> None:
@@ -60,6 +63,7 @@ class Memory:
         for obj_id in obj_ids:
             self.segment_of.setdefault(obj_id, FrameMap())[frame_idx] = segment
             self.cleared.discard((obj_id, frame_idx))
+            self.corrections.pop((obj_id, frame_idx), None)
 
     def note_rewound(self, frame_idx: int) -> None:
         """What was forgotten around a frame was made again."""
@@ -69,6 +73,7 @@ class Memory:
     def note_cleared(self, obj_id: Any, frame_idx: int) -> None:
         """A prompt was taken back; what the model made of it is left."""
         self.cleared.add((obj_id, frame_idx))
+        self.corrections.pop((obj_id, frame_idx), None)
 
     def note_erased(self, obj_id: Any, frames: Iterable[int]) -> None:
         """Upstream has removed outputs of an object itself: there is nothing to go back to."""
@@ -190,6 +195,7 @@ class Memory:
         remain = set(remaining)
         self.segment_of = {i: frames for i, frames in self.segment_of.items() if i in remain}
         self.cleared = {known for known in self.cleared if known[0] in remain}
+        self.corrections = {i: told for i, told in self.corrections.items() if i[0] in remain}
         self.told = {known for known in self.told if known[0] in remain}
         if not self.segment_of:
             self.recent.clear()
@@ -206,6 +212,7 @@ class Memory:
                 obj_id: list(frames.runs()) for obj_id, frames in self.segment_of.items()
             },
             "cleared": list(self.cleared),
+            "corrections": [(*known, told) for known, told in self.corrections.items()],
             "told": list(self.told),
         }
 
@@ -218,4 +225,7 @@ class Memory:
             obj_id: FrameMap(iter(runs)) for obj_id, runs in saved["segment_of"].items()
         }
         self.cleared = {(obj_id, frame_idx) for obj_id, frame_idx in saved["cleared"]}
+        self.corrections = {
+            (obj_id, int(frame_idx)): bool(told) for obj_id, frame_idx, told in saved["corrections"]
+        }
         self.told = {(obj_id, frame_idx) for obj_id, frame_idx in saved["told"]}

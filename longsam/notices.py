@@ -64,6 +64,35 @@ def forgotten_past(state: InferenceState, current: Pass) -> None:
         )
 
 
+def dropped_correction(obj_id: Any, frame_idx: int) -> None:
+    """A conditioning frame was corrected, of which upstream keeps the first mask."""
+    warn(
+        f"Object {obj_id!r} was corrected on frame {frame_idx}, which is a conditioning frame: as "
+        "in upstream the mask that it had before is kept, and the correction is lost. "
+        f"{_TO_HOLD}"
+    )
+
+
+def replaced_corrections(replaced: list[tuple[Any, int]], current: Pass) -> None:
+    """A pass will track frames again that were corrected."""
+    which = ", ".join(
+        f"object {obj_id!r} on frame {frame_idx}" for obj_id, frame_idx in replaced[:5]
+    )
+    more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
+    nearest = max(replaced, key=lambda one: one[1] * current.step)[1] + current.step
+    warn(
+        f"The pass from frame {current.next_frame_idx} comes by the corrections of {which}{more}: "
+        "as in upstream the frame is tracked again and the correction is replaced. Start after it "
+        f"(start_frame_idx={nearest}). {_TO_HOLD}"
+    )
+
+
+_TO_HOLD = (
+    'For corrections that hold, give init_state corrections="condition": they are conditioning '
+    "frames then."
+)
+
+
 def _advice(state: InferenceState, frame_idx: int) -> str:
     if session_of(state).history is not None:
         return f"Call rewind(state, {frame_idx}) first."

@@ -8,7 +8,7 @@ import torch
 
 from longsam import _upstream, checks, notices
 from longsam.batches import Batches
-from longsam.frames import FrameBuffer, ImageFiles, LiveBuffer, LiveVideo, open_source
+from longsam.frames import FrameBuffer, ImageFiles, LiveBuffer, LiveVideo, SlicedSource, open_source
 from longsam.memory import Memory
 from longsam.options import Options
 from longsam.session import KEY, Session, State
@@ -62,6 +62,12 @@ def _open(video: Any, image_size: int, device: torch.device, options: Options) -
         device = torch.device("cpu")
     if isinstance(source, LiveVideo):
         return LiveBuffer(source, image_size, options.frames_per_chunk, device)
+    if options.frames is not None:
+        try:
+            source = SlicedSource(source, options.frames)
+        except ValueError:
+            source.close()
+            raise
     dtype = torch.float64 if in_float64 else torch.float32
     return FrameBuffer(source, image_size, options.frames_per_chunk, device, dtype)
 

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from longsam.frames import Reader
+
+Corrections = Literal["memory", "condition"]
 
 FRAMES_PER_CHUNK = 32
 """Default read-ahead: 96 MiB of uint8 frames at 1024 x 1024."""
@@ -140,6 +142,8 @@ class Options:
     snapshots: Snapshots | None = None
     batch_objects: bool | int = False
     frames_per_encode: int = 1
+    frames: slice | None = None
+    corrections: Corrections = "memory"
 
     def __post_init__(self) -> None:
         for name in ("offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames"):
@@ -166,6 +170,12 @@ class Options:
                 f"batch_objects is {self.batch_objects!r}; it must be True, False, or how many "
                 "objects a batch may have at most."
             )
+        if self.corrections not in get_args(Corrections):
+            raise ValueError(
+                f'corrections is {self.corrections!r}; it must be "memory" or "condition".'
+            )
+        if self.frames is not None:
+            _set(self, "frames", _slice(self.frames))
         if self.snapshots is not None and not isinstance(self.snapshots, Snapshots):
             raise ValueError(
                 f"snapshots is {self.snapshots!r}; it must be longsam.Snapshots(every=...) or None."
@@ -174,6 +184,8 @@ class Options:
     def to_plain(self) -> dict[str, Any]:
         """To be saved. Where snapshots lie is not in it: a file from others must not say so."""
         plain = asdict(self)
+        if self.frames is not None:
+            plain["frames"] = [self.frames.start, self.frames.stop, self.frames.step]
         if self.snapshots is not None:
             plain["snapshots"] = {
                 "every": self.snapshots.every,
@@ -202,8 +214,12 @@ class Options:
         snapshots = saved.get("snapshots")
         if snapshots is None and snapshots_folder is not None:
             raise ValueError("the session keeps no snapshots, so there is no folder to give")
+        frames = saved.get("frames")
+        if not (frames is None or (isinstance(frames, (list, tuple)) and len(frames) == 3)):
+            raise TypeError(f"the option frames={frames!r}")
         given = {
             **saved,
+            "frames": None if frames is None else slice(*frames),
             "snapshots": None
             if snapshots is None
             else Snapshots(
@@ -211,7 +227,9 @@ class Options:
             ),
         }
         for name, value in given.items():
-            if name != "snapshots" and not isinstance(value, (bool, int, str, type(None))):
+            if name not in {"snapshots", "frames"} and not isinstance(
+                value, (bool, int, str, type(None))
+            ):
                 raise TypeError(f"the option {name}={value!r}")
         return cls(**given)
 
@@ -223,6 +241,24 @@ def _whole(name: str, number: Any, also: str = ",", then: str = "") -> int:
             f"{name} is {number!r}; it must be a whole number{also} at least 1. {then}".rstrip()
         )
     return int(number)
+
+
+def _slice(frames: Any) -> slice:
+    """A slice of whole numbers, towards the end."""
+    parts = (frames.start, frames.stop, frames.step) if isinstance(frames, slice) else (-1,)
+    if (
+        any(
+            part is not None
+            and (isinstance(part, bool) or not isinstance(part, Integral) or part < 0)
+            for part in parts
+        )
+        or parts[-1] == 0
+    ):
+        raise ValueError(
+            f"frames is {frames!r}; it must be slice(start, stop, step), of numbers from 0 on or "
+            "None. To track towards frame 0 use reverse=True."
+        )
+    return slice(*(None if part is None else int(part) for part in parts))
 
 
 def _set(options: Any, name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, checks, encoding, notices, opening, propagation, saving
+from longsam import _upstream, checks, encoding, opening, prompting, propagation, saving, scores
 from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
@@ -16,7 +16,14 @@ from longsam._installed_sam2 import (
     check_once,
 )
 from longsam.frames import LiveBuffer, Reader
-from longsam.options import FRAMES_PER_CHUNK, Autosave, AutosaveRun, Options, Snapshots
+from longsam.options import (
+    FRAMES_PER_CHUNK,
+    Autosave,
+    AutosaveRun,
+    Corrections,
+    Options,
+    Snapshots,
+)
 from longsam.propagation import Step
 from longsam.session import Pass, State, session_of
 
@@ -34,10 +41,15 @@ class LongVideoPredictor(SAM2VideoPredictor):
     name: str = ""
     """What messages call the model; the builders set it to config and checkpoint."""
 
+    # Upstream's option, true for prompts of a session whose `corrections` condition.
+    add_all_frames_to_correct_as_cond = _upstream.OrForOneSession()
+
     def __init__(self, *args: Any, **kwargs: Any):
         check_once()
         super().__init__(*args, **kwargs)
-        self.memory_attention.register_forward_pre_hook(_match_memory_dtype, with_kwargs=True)
+        self.memory_attention.register_forward_pre_hook(
+            _upstream.match_memory_dtype, with_kwargs=True
+        )
 
     @classmethod
     def from_pretrained(
@@ -106,6 +118,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         snapshots: Snapshots | None = None,
         batch_objects: bool | int = False,
         frames_per_encode: int = 1,
+        frames: slice | None = None,
+        corrections: Corrections = "memory",
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -146,9 +160,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
             batch_objects: Track objects that remember the same frames (those first prompted on the
                 same frame) as one batch, of at most this many objects; True is no limit. Faster,
                 and not bit for bit the same: logits differ by rounding.
+            frames: Which frames of the video are tracked, `slice(start, stop, step)`; None is all.
+                Indices of the state then count these, as if the video held no others;
+                `state.source.frames[frame_idx]` is a frame's index in the video.
             frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
                 2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
                 1024 x 1024, and logits differ by rounding.
+            corrections: "memory" keeps a correction (a prompt on a frame that was tracked) as
+                upstream does: with the tracked frames, until a pass comes by; on a conditioning
+                frame it is lost at once. "condition" makes it a conditioning frame: it holds, and
+                every later frame reads it.
 
         Returns:
             The inference state: a dict with upstream's keys and one of ours. It can be used in
@@ -171,6 +192,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
             snapshots=snapshots,
             batch_objects=batch_objects,
             frames_per_encode=frames_per_encode,
+            frames=frames,
+            corrections=corrections,
         )
         paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
         banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]
@@ -197,8 +220,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
             inference_state: From `init_state`, with at least one prompt for each object.
             start_frame_idx: Where to start; None is the first conditioning frame. After a
                 correction on frame f give f + 1 (in reverse f - 1): as in upstream, a pass that
-                comes by a corrected frame replaces the correction. The corrected mask itself is
-                what the prompt's call has returned.
+                comes by a corrected frame replaces the correction, unless `init_state` was given
+                corrections="condition". The corrected mask itself is what the prompt's call has
+                returned.
             max_frame_num_to_track: Up to so many frames after the first; None is all.
             reverse: Track towards frame 0.
             autosave: Save the state after the first frame and then every so often.
@@ -358,11 +382,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
             FileNotFoundError: Its file is gone.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
-        if session_of(inference_state).history is None:
-            raise ValueError(
-                "This session keeps no snapshots to go back to: give init_state "
-                "snapshots=longsam.Snapshots()."
-            )
         propagation.rewind(self, inference_state, frame_idx)
 
     def save_memory_bank(
@@ -424,6 +443,22 @@ class LongVideoPredictor(SAM2VideoPredictor):
             )
         return images.advance()
 
+    def scores(self, inference_state: State, frame_idx: int) -> dict[Any, scores.Scores]:
+        """How sure the model is of each object on a frame that is remembered.
+
+        Args:
+            inference_state: From `init_state`.
+            frame_idx: A frame that was prompted, or that a pass has just yielded.
+
+        Returns:
+            By object id: (object_score, predicted_iou), see `longsam.scores.Scores`; objects that
+            are not remembered on this frame are left out. Waits for the GPU.
+
+        Raises:
+            ValueError: No object is remembered on it.
+        """
+        return scores.of_frame(inference_state, checks.index(frame_idx, "frame_idx"))
+
     def close(self, inference_state: State) -> None:
         """Stop decoding and release the video; masks already yielded stay good."""
         inference_state.close()
@@ -443,7 +478,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def propagate_in_video_preflight(self, inference_state: State) -> None:
         """Upstream's call; prompts that it takes up change what is remembered."""
         if _upstream.has_waiting_prompts(inference_state):
-            session_of(inference_state).changed()
+            prompting.take_up(inference_state)
         super().propagate_in_video_preflight(inference_state)
 
     def add_new_points_or_box(
@@ -466,20 +501,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
         checks.points(points, labels, box)
-        with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
-            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+        with prompting.adding(inference_state, obj_id, frame_idx):
             step: Step = super().add_new_points_or_box(
-                inference_state,
-                frame_idx,
-                obj_id,
-                points,
-                labels,
-                clear_old_points,
-                normalize_coords,
-                box,
-            )
-        if was_forgotten:
-            session_of(inference_state).memory.told.add((obj_id, frame_idx))
+                inference_state, frame_idx, obj_id, points, labels, clear_old_points,
+                normalize_coords, box,
+            )  # fmt: skip
         return step
 
     def add_new_mask(
@@ -492,11 +518,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
-        with _upstream.unchanged_if_refused(inference_state, obj_id, frame_idx):
-            was_forgotten = notices.forgotten_prompt(inference_state, obj_id, frame_idx)
+        with prompting.adding(inference_state, obj_id, frame_idx):
             step: Step = super().add_new_mask(inference_state, frame_idx, obj_id, mask)
-        if was_forgotten:
-            session_of(inference_state).memory.told.add((obj_id, frame_idx))
         return step
 
     def clear_all_prompts_in_frame(
@@ -555,18 +578,28 @@ class LongVideoPredictor(SAM2VideoPredictor):
         session = session_of(inference_state)
         is_prompted = inputs["point_inputs"] is not None or inputs["mask_inputs"] is not None
         infer = partial(
-            super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
+            _upstream.keeping_predicted_iou,
+            partial(
+                super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
+            ),
         )
         if session.batches is None or is_prompted:
-            return infer(output_dict=output_dict, batch_size=batch_size)  # type: ignore[no-any-return]
+            return infer(output_dict, batch_size)
         return session.batches.track(
             inference_state,
             _upstream.index_of_outputs(inference_state, output_dict),
             frame_idx,
             session.memory.reach,
-            lambda together, size: infer(output_dict=together, batch_size=size),
+            infer,
             reverse=inputs["reverse"],
         )
+
+    def _track_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Upstream's; the predicted IoU, which it drops later, is kept."""
+        result = super()._track_step(*args, **kwargs)
+        output_dict = kwargs["output_dict"] if "output_dict" in kwargs else args[7]
+        _upstream.catch_predicted_iou(output_dict, result[1])
+        return result
 
     def _get_image_feature(
         self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int
@@ -584,17 +617,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         Upstream has it for all objects at once; here it sees one. A correction on the frame itself
         is what the user has just given and stays. (sam2 issue 571)
         """
-        outputs = _upstream.tracked_outputs(inference_state, obj_idx)
-        correction = outputs.get(frame_idx)
-        self._clear_non_cond_mem_around_input(
-            _upstream.only_object(inference_state, obj_idx), frame_idx
-        )
-        obj_id = dict(_upstream.objects(inference_state))[obj_idx]
-        session_of(inference_state).memory.note_erased(
-            obj_id, _upstream.erased_by_clearing(self, frame_idx)
-        )
-        if correction is not None and _upstream.has_prompt(inference_state, obj_idx, frame_idx):
-            outputs[frame_idx] = correction
+        prompting.clear_around(self, inference_state, frame_idx, obj_idx)
 
     @property
     def feature_reach(self) -> int:
@@ -609,18 +632,3 @@ class LongVideoPredictorVOS(LongVideoPredictor, SAM2VideoPredictorVOS):
 def best_device() -> str:
     """A GPU where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _match_memory_dtype(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Let memory attention run without autocast when it reads no object pointer.
-
-    Memory features are stored in bfloat16. Upstream concatenates them with object pointers, which
-    makes them float32 again; where there is no pointer (an object prompted on a later frame) they
-    stay bfloat16 and the first layer refuses them. The cast is the one that the pointers cause.
-    """
-    memory_features, frame_features = kwargs["memory"], kwargs["curr"][0]
-    if not torch.is_autocast_enabled(frame_features.device.type):
-        kwargs["memory"] = memory_features.to(frame_features.dtype)
-    return args, kwargs

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from longsam import _upstream, notices
+from longsam import _upstream, notices, prompting
 from longsam._upstream import InferenceState
 from longsam._warn import warn
 from longsam.frames import EndOfStreamError, EndOfVideoError, LiveBuffer
@@ -117,12 +117,16 @@ def run(
     session = session_of(state)
     images = _upstream.images(state)
     notices.forgotten_past(state, current)
+    # Upstream tracks nothing in reverse from frame 0.
+    tracks_any = resumed or not (current.reverse and current.next_frame_idx == 0)
     session.begin(state, current, resumed=resumed)
     steps = predictor.upstream_pass(state, current, resumed=resumed, progress_bar=progress_bar)
     try:
         with closing(steps):
             while True:
                 session.before_frame(current)
+                if tracks_any:
+                    prompting.tell_of_replaced(state, current)
                 if not current.is_over(len(images)):
                     _take_snapshot_if_due(predictor, state, session, current)
                 try:
@@ -198,7 +202,11 @@ def _run_live(
 def rewind(predictor: Predictor, state: InferenceState, frame_idx: int) -> None:
     """Track again what was forgotten around a frame; see `LongVideoPredictor.rewind`."""
     session = session_of(state)
-    assert session.history is not None
+    if session.history is None:
+        raise ValueError(
+            "This session keeps no snapshots to go back to: give init_state "
+            "snapshots=longsam.Snapshots()."
+        )
     missing = session.memory.missing_around(state, frame_idx)
     plans = []
     for number, pairs in missing.items():

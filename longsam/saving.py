@@ -20,8 +20,8 @@ from longsam.options import Options
 from longsam.session import session_of
 from longsam.storage import reporting_damage
 
-STATE_FORMAT = 3
-BANK_FORMAT = 2
+STATE_FORMAT = 4
+BANK_FORMAT = 3
 """Increase when files written before can no longer be read."""
 
 

@@ -120,6 +120,11 @@ class Pass:
             -self.step,
         )
 
+    def comes_by(self, frame_idx: int) -> bool:
+        """Whether a frame is still to be tracked, if the video has it."""
+        distance = (frame_idx - self.next_frame_idx) * self.step
+        return distance >= 0 and (self.num_left is None or distance < self.num_left)
+
     def advance(self, frame_idx: int) -> None:
         """A frame was tracked."""
         self.next_frame_idx = frame_idx + self.step

@@ -8,7 +8,8 @@ is a failure, and everything is exact. Without them everything is exact until ou
 it would need are forgotten; after that masks are documented to differ until `reset_state`, and
 everything but the masks is compared, until upstream refuses a pass because the object's last
 conditioning prompt was cleared, where ours has one more. With `max_prompt_frames` only bounds, ids
-and errors are compared.
+and errors are compared. Some sessions have corrections that condition, as upstream's model option
+has it; in the others ours must warn before a correction is replaced, and never else.
 
 Subclasses of `Calls` that make only some of the calls are in `MACHINES`: each finds one kind of
 mistake in few sessions.
@@ -90,15 +91,17 @@ def video(name: str) -> Path:
 
 
 @cache
-def predictors(name: str) -> tuple[Any, Any]:
-    """Upstream's and ours, with the same weights."""
+def predictors(name: str) -> tuple[Any, Any, Any]:
+    """Upstream's, upstream's in which corrections condition, and ours, with the same weights."""
     options = MODELS[name]
     checkpoint = models.save_checkpoint(
         Path(_FOLDER.name) / f"{name}.pt", overrides=[*IMAGE_SIZE, *options]
     )
     upstream = models.build_upstream(checkpoint, *options, overrides=IMAGE_SIZE)
     ours = models.build_ours(checkpoint, *options, overrides=IMAGE_SIZE)
-    return sessions.float_memory(upstream), ours
+    conditioning = sessions.float_memory(upstream)
+    conditioning.add_all_frames_to_correct_as_cond = True
+    return sessions.float_memory(upstream), conditioning, ours
 
 
 @dataclass(eq=False)
@@ -138,6 +141,7 @@ class Calls(RuleBasedStateMachine):
     objects: tuple[Any, ...] = ("a", "b", 3)
     snapshots_every: tuple[int | None, ...] = (None, None, None, None, 2, 5)
     prompt_limits: tuple[int | None, ...] = (None,) * 11 + (2,)
+    corrections: tuple[str, ...] = ("memory", "memory", "condition")
     most_open = 3
     starts: tuple[str, ...] = ("default", "here", "next", "next", "any")
     reverses: tuple[bool, ...] = (False, False, True)
@@ -159,6 +163,7 @@ class Calls(RuleBasedStateMachine):
         every=any_of("snapshots_every"),
         has_folder=st.booleans(),
         limit=any_of("prompt_limits"),
+        corrections=any_of("corrections"),
     )
     def open(
         self,
@@ -169,8 +174,11 @@ class Calls(RuleBasedStateMachine):
         every: int | None,
         has_folder: bool,
         limit: int | None,
+        corrections: str,
     ) -> None:
-        self.upstream, self.ours = predictors(model)
+        by_memory, by_condition, self.ours = predictors(model)
+        self.upstream = by_condition if corrections == "condition" else by_memory
+        self.how_corrected = corrections
         self.flags, self.frames_per_chunk = flags, frames_per_chunk
         self.folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
         self.every, self.limit = every, limit
@@ -194,6 +202,7 @@ class Calls(RuleBasedStateMachine):
             frames_per_chunk=self.frames_per_chunk,
             max_prompt_frames=self.limit,
             memory_bank=bank,
+            **({} if sessions.IS_OLD else {"corrections": self.how_corrected}),
             **self.flags,
         )
         self.passes: list[OpenPass] = []
@@ -206,6 +215,9 @@ class Calls(RuleBasedStateMachine):
         self.num_starts = 0  # frames rewound to since the last pass but one started
         self.rewound = 0
         self.num_failed = 0
+        # Upstream's output of each correction that no pass has replaced, and whether ours has said
+        # that one will.
+        self.corrected: dict[tuple[Any, int], tuple[Any, bool]] = {}
 
     @property
     def num_frames(self) -> int:
@@ -652,10 +664,42 @@ class Calls(RuleBasedStateMachine):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = _result(call)
+        told = [w for w in caught if "comes by the corrections of" in str(w.message)]
+        self._check_corrections(bool(told))
         forgotten = [w.message for w in caught if "forgotten" in str(w.message)]
         assert not (self.is_exact and forgotten), forgotten[0]
         self.differs |= bool(forgotten)
         return result
+
+    def _check_corrections(self, is_told: bool) -> None:
+        """After the same call of both: what was corrected is there, or ours has said it goes."""
+        known = self.corrected
+        if is_told:
+            is_true = not all(told for _, told in known.values())
+            assert is_true or self.is_apart, "a warning of no correction"
+            known = {key: (output, True) for key, (output, _) in known.items()}
+        self.corrected = {}
+        for (obj_id, frame_idx), (output, told) in known.items():
+            obj_idx = self.theirs["obj_id_to_idx"].get(obj_id)
+            if obj_idx is None or frame_idx not in self._prompted(obj_id):
+                continue  # taken back
+            now = self.theirs["output_dict_per_obj"][obj_idx]["non_cond_frame_outputs"]
+            waits = self.theirs["temp_output_dict_per_obj"][obj_idx]["non_cond_frame_outputs"]
+            if output is now.get(frame_idx) or output is waits.get(frame_idx):
+                self.corrected[obj_id, frame_idx] = output, told
+            elif frame_idx in now and frame_idx not in waits:
+                COUNTS["corrections replaced"] += 1
+                assert told or self.differs, f"the correction of {obj_id} on {frame_idx} is gone"
+        for obj_id in self.theirs["obj_ids"]:
+            obj_idx = self.theirs["obj_id_to_idx"][obj_id]
+            waiting = self.theirs["temp_output_dict_per_obj"][obj_idx]["non_cond_frame_outputs"]
+            for frame_idx, output in waiting.items():
+                known_before = self.corrected.get((obj_id, frame_idx), (None, False))
+                if known_before[0] is not output:
+                    self.corrected[obj_id, frame_idx] = output, False
+
+    def _prompted(self, obj_id: Any) -> set[int]:
+        return {f for i, f in sessions.prompt_frames(self.theirs) if i == obj_id}
 
     def _compare(self, name: str, expected: Any, result: Any) -> None:
         self.num_calls += 1

@@ -148,7 +148,7 @@ def test_nothing_is_fetched(ours: LongVideoPredictor, video: Path, tmp_path: Pat
 
 def test_a_file_that_unpacks_to_more_is_refused_at_once(tmp_path: Path, ours: Any) -> None:
     """A few MB of zeros, deflated, would take gigabytes and half a minute."""
-    torch.save({"longsam_state": 3, "zeros": torch.zeros(50_000_000)}, tmp_path / "big.pt")
+    torch.save({"longsam_state": 4, "zeros": torch.zeros(50_000_000)}, tmp_path / "big.pt")
     with (
         zipfile.ZipFile(tmp_path / "big.pt") as big,
         zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb,
@@ -168,7 +168,7 @@ def test_a_file_that_unpacks_to_more_is_refused_at_once(tmp_path: Path, ours: An
 
 def test_tensors_without_their_numbers_are_refused(tmp_path: Path, ours: Any) -> None:
     huge = torch.zeros(1).expand(1 << 20, 1 << 20)
-    storage.write({"longsam_state": 3, "huge": huge}, tmp_path / "huge.pt")
+    storage.write({"longsam_state": 4, "huge": huge}, tmp_path / "huge.pt")
     with pytest.raises(ValueError, match="without its numbers"):
         ours.load_state(tmp_path / "huge.pt")
 

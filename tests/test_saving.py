@@ -195,7 +195,7 @@ def test_damaged_files_are_refused(ours: LongVideoPredictor, mp4: Path, tmp_path
     for name in ("cut", "empty", "text", "checkpoint"):
         with pytest.raises(ValueError, match=f"{name}.pt is not a state that longsam has saved"):
             ours.load_state(tmp_path / f"{name}.pt")
-    with pytest.raises(ValueError, match="version 99 of the format; this longsam reads version 3"):
+    with pytest.raises(ValueError, match="version 99 of the format; this longsam reads version 4"):
         ours.load_state(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match="no saved state at"):
         ours.load_state(tmp_path / "none.pt")

@@ -46,6 +46,7 @@ def write_video(
     times: Sequence[int] | None = None,
     container_options: dict[str, str] | None = None,
     title: str | None = None,
+    source: Sequence[FrameArray] | None = None,
 ) -> Path:
     """Encode a video.
 
@@ -54,6 +55,7 @@ def write_video(
             frames a second.
         options: The encoder's options.
         container_options: The muxer's options.
+        source: The frames; None makes some.
     """
     with av.open(path, "w", options=container_options or {}) as output:
         if title is not None:
@@ -62,7 +64,7 @@ def write_video(
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
-        for i, array in enumerate(frames(num_frames, height, width)):
+        for i, array in enumerate(source or frames(num_frames, height, width)):
             frame = av.VideoFrame.from_ndarray(array, format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times[i], Fraction(1, 1000)

@@ -5,7 +5,17 @@ https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794a
 (sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` holds the installed upstream against it.
 """
 
-from longsam._upstream.model import erased_by_clearing, feature_reach, reach
+from longsam._upstream.corrections import (
+    OrForOneSession,
+    corrections_condition,
+    waiting_corrections,
+)
+from longsam._upstream.model import (
+    erased_by_clearing,
+    feature_reach,
+    match_memory_dtype,
+    reach,
+)
 from longsam._upstream.outputs import (
     detach,
     joined,
@@ -24,6 +34,7 @@ from longsam._upstream.prompts import (
     unchanged_if_refused,
     waiting_prompt_frames,
 )
+from longsam._upstream.scores import catch_predicted_iou, keeping_predicted_iou, scores
 from longsam._upstream.state import (
     InferenceState,
     Output,
@@ -60,14 +71,17 @@ from longsam._upstream.usage import bytes_by_kind
 
 __all__ = [
     "InferenceState",
+    "OrForOneSession",
     "Output",
     "add_memories",
     "all_outputs",
     "batch_of_one_output_dict",
     "bytes_by_kind",
+    "catch_predicted_iou",
     "conditioning_outputs",
     "constants",
     "copy_tracked",
+    "corrections_condition",
     "default_start",
     "detach",
     "encode",
@@ -83,7 +97,9 @@ __all__ = [
     "images",
     "index_of_outputs",
     "joined",
+    "keeping_predicted_iou",
     "learn_constants",
+    "match_memory_dtype",
     "memories_read_from",
     "moved",
     "new_state",
@@ -96,12 +112,14 @@ __all__ = [
     "prompt_frames",
     "reach",
     "row",
+    "scores",
     "state_with_memories",
     "storage_devices",
     "to_plain",
     "tracked_outputs",
     "unchanged_if_refused",
     "wait_for_copies",
+    "waiting_corrections",
     "waiting_prompt_frames",
     "was_tracked_in_reverse",
     "without_mask",

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from longsam._upstream.scores import PREDICTED_IOU
 from longsam._upstream.state import InferenceState, Output
 
 
@@ -11,7 +12,7 @@ def place_output(
     output: Output, constants: dict[str, Any], device: torch.device, storage: torch.device
 ) -> None:
     """Move a saved output to the devices on which upstream keeps its parts (line 755)."""
-    for name in ("obj_ptr", "object_score_logits"):
+    for name in ("obj_ptr", "object_score_logits", PREDICTED_IOU):
         output[name] = moved(output[name], device)
     for name in ("maskmem_features", "pred_masks"):
         output[name] = moved(output[name], storage)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from longsam._upstream.scores import PREDICTED_IOU
 from longsam._upstream.state import InferenceState, images
 
 
@@ -20,6 +21,7 @@ def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]
                     yield from _flatten("masks", output["pred_masks"])
                     yield from _flatten("object_pointers", output["obj_ptr"])
                     yield from _flatten("object_pointers", output["object_score_logits"])
+                    yield from _flatten("object_pointers", output[PREDICTED_IOU])
     yield from _flatten("memory_features", state["constants"])
     yield from _flatten("prompts", state["point_inputs_per_obj"])
     yield from _flatten("prompts", state["mask_inputs_per_obj"])

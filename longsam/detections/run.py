@@ -9,7 +9,7 @@ from longsam import Autosave, LiveVideo, LongVideoPredictor, State
 from longsam.detections.detections import Detector
 from longsam.detections.options import Options
 from longsam.detections.tracker import EXTRAS, LabelledStep, Tracker
-from longsam.frames import open_source
+from longsam.frames import open_source, sliced_as
 
 
 def track_detections(
@@ -98,7 +98,9 @@ def track_detections(
         tracker = Tracker(
             predictor,
             state,
-            source if isinstance(source, LiveVideo) else open_source(video, None),
+            source
+            if isinstance(source, LiveVideo)
+            else sliced_as(open_source(video, None), source),
             detector,
             run_options,
             is_saved=saves is not None,
@@ -147,7 +149,7 @@ def resume_detections(
     if video is None and source.path is None:
         raise ValueError(f"{source.name} has no path: give it again as `video`.")
     with ExitStack() as on_error:
-        frames = open_source(source.path if video is None else video, None)
+        frames = sliced_as(open_source(source.path if video is None else video, None), source)
         on_error.callback(frames.close)
         for what in ("num_frames", "frame_size"):
             given, expected = getattr(frames, what), getattr(source, what)

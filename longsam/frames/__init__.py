@@ -12,6 +12,7 @@ from longsam.frames.images import FORMATS as IMAGE_FORMATS
 from longsam.frames.live import EndOfStreamError, LiveVideo, is_live
 from longsam.frames.live_buffer import LiveBuffer
 from longsam.frames.sequence import frame_sequence
+from longsam.frames.sliced import SlicedSource, sliced_as
 from longsam.frames.video_file import VideoFile
 
 Reader = Literal["av", "decord"]
@@ -28,9 +29,11 @@ __all__ = [
     "LiveBuffer",
     "LiveVideo",
     "Reader",
+    "SlicedSource",
     "VideoFile",
     "is_live",
     "open_source",
+    "sliced_as",
 ]
 
 

@@ -35,6 +35,13 @@ class FrameSource(ABC):
     frame_rate: Fraction | None = None
     path: Path | None = None
 
+    @property
+    def frames(self) -> range:
+        """The index that each frame has in the whole video; others than `init_state(frames=...)`
+        gives are 0 .. num_frames - 1.
+        """
+        return range(self.num_frames)
+
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         """Yield frames `start` .. `stop - 1`, each uint8 RGB image_size x image_size x 3.
@@ -58,6 +65,15 @@ class FrameSource(ABC):
             ValueError: The source is live: what it will give is not known.
             OSError: A file cannot be read.
         """
+
+    def time(self, frame_idx: int) -> float | None:
+        """The time stamp of a frame in seconds, counted from the whole video's first frame.
+
+        Of video files it is known of the 4096 frames that were decoded last; reading on is not
+        disturbed by the question. None where it is not known: of older frames, of
+        `reader="decord"`, of live sources, and where frames have no time.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files and decoders. A closed source cannot be read."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -22,6 +23,9 @@ from longsam.frames.seek_index import Keyframe, PacketScan, SeekIndex
 CODECS_THAT_PACK_FRAMES = ("mpeg4", "msmpeg4v3", "msmpeg4v2")
 """Xvid and DivX put two frames into one packet, so what follows a keyframe depends on whether
 decoding has started there. Jumps in such files decode from the start."""
+
+MAX_TIMES = 4096
+"""Of so many frames decoded last the time stamps are remembered, 0.5 MB."""
 
 FORWARD_WITHOUT_SEEKING = 256
 """A jump ahead of at most so many frames, with no keyframe known on the way, is decoded through."""
@@ -61,6 +65,7 @@ class VideoFile(FrameSource):
         self._scan: PacketScan | None = None
         self._scaler = Scaler(image_size)
         self._decoded_until = 0
+        self._pts: dict[int, int] = {}  # by frame index, of the frames decoded last
         self._has_jumped = False
         self._warned_of_damage = False
 
@@ -74,6 +79,7 @@ class VideoFile(FrameSource):
         self._coded_size = (first.height, first.width)
         self.frame_size = displayed_size(first)
         self.frame_rate = self._stream.average_rate
+        self._time_base = self._stream.time_base or Fraction(0)
         self.rotation = rotation_of(first)
         self.num_frames = self._stated_num_frames() or self._counted_num_frames()
 
@@ -81,6 +87,12 @@ class VideoFile(FrameSource):
         self._go_to(start)
         for _ in range(start, stop):
             yield self._scaler.run(self._next())
+
+    def time(self, frame_idx: int) -> float | None:
+        if self._first_pts is None:  # as in streams without a container: there is the rate only
+            return None if self.frame_rate is None else float(frame_idx / self.frame_rate)
+        pts = self._pts.get(frame_idx)
+        return None if pts is None else float((pts - self._first_pts) * self._time_base)
 
     def fingerprint(self) -> str:
         return fingerprints.of_file(self.path)
@@ -169,6 +181,7 @@ class VideoFile(FrameSource):
         if self._can_seek and frame_idx > 0:
             self._check_time_stamp(frame, frame_idx)
         self._last_pts = frame.pts
+        self._note_time(frame_idx, frame.pts)
         self._index.known_until = max(self._index.known_until, frame_idx)
         self._decoded_until = max(self._decoded_until, frame_idx)
         if (frame.height, frame.width) != self._coded_size:
@@ -200,6 +213,13 @@ class VideoFile(FrameSource):
                 f"frame {self.num_frames - 1} are not read. `ffmpeg -i INPUT -c copy OUTPUT.mp4` "
                 "writes the file again, with the right count.",
             )
+
+    def _note_time(self, frame_idx: int, pts: int | None) -> None:
+        self._pts.pop(frame_idx, None)
+        if pts is not None:
+            self._pts[frame_idx] = pts
+            if len(self._pts) > MAX_TIMES:
+                del self._pts[next(iter(self._pts))]
 
     # Jumps ----------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class Output:
             record.boxes,
             [object_score for object_score, _ in scores],
             [predicted_iou for _, predicted_iou in scores],
-            record.time,
+            self._time(record),
             rle,
             new,
         )
@@ -133,6 +133,12 @@ class Output:
             return ObjectPng(self.folder)
         rate = self._header.frame_rate or DEFAULT_FRAME_RATE
         return Overlay(self.folder, self.num_records, rate, self._video)
+
+    def _time(self, record: Record) -> float | None:
+        if record.time is not None or self._video is None:
+            return record.time
+        time: float | None = self._video.time(record.frame_idx)  # the overlay has read the frame
+        return time
 
     def _add(self, obj_ids: list[ObjectId]) -> list[NewObject]:
         """Put new objects into the table, which only PNGs need."""

@@ -26,7 +26,7 @@ def check_formats(format: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def last_frame_of(state: Any) -> int:
-    """The frame that a state's pass tracked last, -1 if there is none.
+    """The frame of the video that a state's pass tracked last, -1 if there is none.
 
     Raises:
         ValueError: It is not a state of longsam's.
@@ -37,7 +37,7 @@ def last_frame_of(state: Any) -> int:
             f"resume is a {type(state).__name__}; it must be True, False, or a state from "
             "predictor.load_state."
         )
-    return last
+    return last if last < 0 else int(state.source.frames[last])
 
 
 def check_resume(

@@ -53,6 +53,10 @@ class MaskWriter:
             that was loaded continues where its pass stopped: what was written after it was saved is
             dropped, at the first `write`. Frames that are written again replace the earlier ones.
 
+        frames: Of a state that was opened with `init_state(frames=slice(...))`, its
+            `state.source.frames`: what is written then has the video's own indices. None: `write`
+            is given these.
+
     Attributes:
         last_frame_idx: The frame written last, None if there is none. After a crash, continue
             after it.
@@ -72,9 +76,11 @@ class MaskWriter:
         *,
         video: Any = None,
         resume: bool | Any = False,
+        frames: range | None = None,
     ):
         self.folder = Path(folder)
         self._names = check_formats(format)
+        self._frames = frames
         self._video, self._live = video, None
         if video is not None:
             from longsam.frames import LiveVideo  # here, so that reading masks needs no model
@@ -173,7 +179,8 @@ class MaskWriter:
             scores: What `predictor.scores(state, frame_idx)` gives: (object score, predicted IoU)
                 by object id. They are written with 5 significant digits; objects that are not in
                 it, and numbers that are not finite, have none.
-            time: The frame's time stamp in seconds; written to the microsecond.
+            time: The frame's time stamp in seconds, `state.source.time(frame_idx)`; written to the
+                microsecond. None: what the `video` of an overlay says.
 
         Raises:
             ValueError: Shapes do not agree, the masks have another size than those before, an id
@@ -189,6 +196,13 @@ class MaskWriter:
             )
         self._raise_error()
         frame_idx = operator.index(frame_idx)
+        if self._frames is not None:
+            if not 0 <= frame_idx < len(self._frames):
+                raise ValueError(
+                    f"frame_idx is {frame_idx}; it must be below {len(self._frames)}, the number "
+                    "of `frames`."
+                )
+            frame_idx = self._frames[frame_idx]
         if not 0 <= frame_idx < 10**18:
             raise ValueError(f"frame_idx is {frame_idx}; it must be 0 or more.")
         ids = check_obj_ids(list(obj_ids))

@@ -1,0 +1,56 @@
+"""Corrections: prompts on frames that were tracked before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from longsam._upstream.state import InferenceState, conditioning_outputs, objects
+
+_ARE_CONDITIONING: ContextVar[bool] = ContextVar("corrections_condition", default=False)
+
+
+class OrForOneSession:
+    """A model's option `add_all_frames_to_correct_as_cond`, which a session may have of its own.
+
+    Upstream asks the model for it while a prompt is added (lines 261 and 367). Within
+    `corrections_condition` it is true, in this thread alone; the model's own value never changes.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        return _ARE_CONDITIONING.get() or vars(model)[self._name]
+
+    def __set__(self, model: Any, value: Any) -> None:
+        vars(model)[self._name] = value
+
+
+@contextmanager
+def corrections_condition() -> Iterator[None]:
+    """Whoever adds a prompt in here sees the option of all models as true."""
+    before = _ARE_CONDITIONING.set(True)
+    try:
+        yield
+    finally:
+        _ARE_CONDITIONING.reset(before)
+
+
+def waiting_corrections(state: InferenceState) -> Iterator[tuple[Any, int, bool]]:
+    """Corrections that the next pass takes up, and are no conditioning frames.
+
+    Yields:
+        (object id, frame, whether it stays). On a conditioning frame it does not: upstream keeps
+        the output that this frame has (line 533).
+    """
+    for obj_idx, obj_id in objects(state):
+        waiting = state["temp_output_dict_per_obj"][obj_idx]
+        for frame_idx in waiting["non_cond_frame_outputs"]:
+            is_conditioning = (
+                frame_idx in conditioning_outputs(state, obj_idx)
+                or frame_idx in waiting["cond_frame_outputs"]
+            )
+            yield obj_id, frame_idx, not is_conditioning

@@ -1,0 +1,76 @@
+"""How sure the model is: what upstream computes with each mask, and in part drops."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from longsam._upstream.state import (
+    InferenceState,
+    Output,
+    conditioning_outputs,
+    objects,
+    tracked_outputs,
+)
+
+PREDICTED_IOU = "predicted_iou"
+"""What we keep in each output besides upstream's tensors: of the mask that was chosen."""
+
+_CAUGHT = "longsam_predicted_iou"
+
+
+def keeping_predicted_iou(
+    infer: Callable[..., tuple[Output, torch.Tensor]],
+    output_dict: dict[str, dict[int, Output]],
+    batch_size: int,
+) -> tuple[Output, torch.Tensor]:
+    """Upstream's `_run_single_frame_inference` (line 708), and the predicted IoU in its output.
+
+    It makes a compact output of what `track_step` returns and drops the rest. The outputs so far go
+    all the way down to `_track_step`, so a copy of that dict brings the IoU back; nothing is put on
+    the model, which several states may share.
+    """
+    caught: list[torch.Tensor] = []
+    asking: dict[str, Any] = {**output_dict, _CAUGHT: caught}
+    output, mask_logits = infer(output_dict=asking, batch_size=batch_size)
+    (output[PREDICTED_IOU],) = caught
+    return output, mask_logits
+
+
+def catch_predicted_iou(output_dict: dict[str, Any], sam_outputs: tuple[torch.Tensor, ...]) -> None:
+    """Note the predicted IoU where `_track_step` (sam2_base.py, line 735) has it.
+
+    Of several masks upstream chooses the one of the greatest (line 369). A prompt that is a mask
+    gives 1.
+    """
+    if _CAUGHT in output_dict:
+        output_dict[_CAUGHT].append(sam_outputs[2].max(dim=-1, keepdim=True).values.float())
+
+
+def scores(state: InferenceState, frame_idx: int) -> dict[Any, tuple[float, float]]:
+    """(object score, predicted IoU) by object id, of those of which the frame is remembered.
+
+    What a prompt has given counts at once, before a pass takes it up.
+    """
+    outputs = {
+        obj_id: output
+        for obj_idx, obj_id in objects(state)
+        if (output := next(_newest_first(state, obj_idx, frame_idx), None)) is not None
+    }
+    if not outputs:
+        return {}
+    names = ("object_score_logits", PREDICTED_IOU)
+    numbers = torch.cat([output[name].float().reshape(1) for output in outputs.values()
+                         for name in names]).reshape(-1, 2).tolist()  # fmt: skip
+    return {obj_id: (both[0], both[1]) for obj_id, both in zip(outputs, numbers, strict=True)}
+
+
+def _newest_first(state: InferenceState, obj_idx: int, frame_idx: int) -> Iterator[Output]:
+    """What is remembered of a frame for an object."""
+    for by_frame in (
+        *state["temp_output_dict_per_obj"][obj_idx].values(),
+        conditioning_outputs(state, obj_idx),
+        tracked_outputs(state, obj_idx),
+    ):
+        if frame_idx in by_frame:
+            yield by_frame[frame_idx]
