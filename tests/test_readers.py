@@ -16,8 +16,15 @@ from PIL import Image
 from sam2.utils.misc import load_video_frames
 
 from longsam import LongVideoPredictor
-from longsam.frames import EndOfVideoError, FrameBuffer, FrameSource, open_source
-from longsam.frames.seek_index import MAX_KEYFRAMES, Keyframe, SeekIndex
+from longsam.frames import EndOfVideoError, FrameBuffer, FrameSource, VideoFile, open_source
+from longsam.frames.ffmpeg import open_video as open_with_ffmpeg
+from longsam.frames.seek_index import (
+    MAX_KEYFRAMES,
+    HeaderKeyframes,
+    Keyframe,
+    PacketScan,
+    SeekIndex,
+)
 
 SIZE = 96
 
@@ -467,3 +474,21 @@ def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/AVC"))
     with pytest.raises(ValueError, match="of a codec that FFmpeg cannot decode"):
         open_source(path, 64)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_headers_keyframes_are_those_of_the_packets(kind: str, tmp_path: Path) -> None:
+    path = FILES[kind](tmp_path)
+    source = open_source(path, None)
+    assert isinstance(source, VideoFile)
+    listed = HeaderKeyframes(*open_with_ffmpeg(path)) if source._is_listed else None
+    first = None if listed is None or not listed.agrees else listed.first()
+    if listed is None or first is None:
+        assert kind not in {"h264 without B-frames", "h264 with B-frames", "h264 open GOP"}
+        return  # the packets are read
+    index = SeekIndex()
+    PacketScan(*open_with_ffmpeg(path), source._first_pts, index).run(progress="")
+    assert index.first() == first
+    for frame_idx in range(source.num_frames):
+        assert listed.before(frame_idx) == index.before(frame_idx)
+    source.close()

@@ -8,7 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
-from longsam.cli import results
+from longsam.cli import record, results
 from longsam.frames import VideoFile, open_source
 from longsam.masks import MaskFolder
 
@@ -121,9 +121,9 @@ def _results(path: Path) -> int:
     if folder.frames:
         print(f"  frames     {len(folder):,}: {folder.frames[0]} to {folder.frames[-1]}")
     print(f"  size       {width} x {height} pixels (width x height)")
-    record = results.read_record(path)
-    if record:
-        print(f"  computed   in {record['dtype']} on {record['device']}")
+    recorded = record.read(path)
+    if recorded is not None:
+        print(f"  computed   in {recorded.dtype} on {recorded.device}")
     for line in results.summary(path):
         print(f"  {line}")
     return 0

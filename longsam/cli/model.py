@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -69,7 +70,7 @@ def load(options: argparse.Namespace, *, vos_optimized: bool = False) -> LongVid
     """The model that the flags name."""
     device = options.device or default_device(options)
     what = "the testing model" if options.testing_model else options.checkpoint
-    with said(f"loading {what} on {device}", options):
+    with said(f"loading {what} on {device}", is_quiet=options.quiet):
         if options.testing_model:
             return load_predictor(device, vos_optimized=vos_optimized)
         return build_long_video_predictor(
@@ -93,16 +94,30 @@ def computing_in(dtype: str, device: torch.device) -> AbstractContextManager[obj
 
 
 @contextmanager
-def said(what: str, options: argparse.Namespace) -> Iterator[None]:
-    """Say that something has begun, and how long it took."""
-    if options.quiet:
+def said(what: str, *, is_quiet: bool) -> Iterator[None]:
+    """Say that something has begun, for how long it runs, and how long it took."""
+    if is_quiet:
         yield
         return
-    began = time.perf_counter()
+    began, is_over = time.perf_counter(), threading.Event()
     print(f"{what} ...", end="", file=sys.stderr, flush=True)
+
+    def tick() -> None:
+        while not is_over.wait(1):
+            print(f"\r{what} ... {time.perf_counter() - began:.0f} s", end="", file=sys.stderr)
+            sys.stderr.flush()
+
+    ticking = threading.Thread(target=tick, daemon=True)
+    if sys.stderr.isatty():
+        ticking.start()
     try:
         yield
     except BaseException:
+        is_over.set()
         print(file=sys.stderr)
         raise
+    is_over.set()
+    if ticking.is_alive():
+        ticking.join()
+        print(f"\r{what} ...", end="", file=sys.stderr)
     print(f" {time.perf_counter() - began:.1f} s", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from PIL import Image, ImageDraw
 from longsam import State
 from longsam.cli import model, prompts
 from longsam.cli.drawing import mark
-from longsam.frames import Frame, open_source
+from longsam.frames import Frame, FrameSource, open_source
 from longsam.masks import draw
 
 NEARLY_ALL = 0.9
 """A mask of so much of the frame is said to cover nearly all."""
+
+MOST_AHEAD = 8
+"""Frames that are held in their own size while the model loads."""
 
 WIDTH = 1280
 """Pixels; wider frames are made smaller."""
@@ -56,22 +60,28 @@ def run(options: argparse.Namespace) -> int:
     source = open_source(options.video, None)
     prompts.check(grouped, source)
     found = list(prompts.mistakes(grouped))
-    predictor = model.load(options)
+    with ThreadPoolExecutor(1) as reader:  # far frames take as long to decode as the model to load
+        prompted = sorted({frame_idx for _, frame_idx in grouped})
+        ahead = reader.submit(_read, source, prompted[:MOST_AHEAD])
+        predictor = model.load(options)
     dtype = model.dtype_of(options, predictor.device)
     masks: dict[int, dict[prompts.ObjectId, torch.Tensor]] = {}
     scores: dict[tuple[prompts.ObjectId, int], float] = {}
     with (
         model.computing_in(dtype, predictor.device),
         predictor.init_state(options.video) as state,
-        model.said(f"encoding {len({f for _, f in grouped})} frame(s)", options),
+        model.said(f"encoding {len({f for _, f in grouped})} frame(s)", is_quiet=options.quiet),
     ):
-        for obj_id, frame_idx, logits in prompts.add(predictor, state, grouped):
-            masks.setdefault(frame_idx, {})[obj_id] = logits.float().cpu()
+        for obj_id, (frame_idx, obj_ids, logits) in prompts.add(predictor, state, grouped):
+            mask = logits[obj_ids.index(obj_id), 0]
+            masks.setdefault(frame_idx, {})[obj_id] = mask.float().cpu()
             with suppress(KeyError):
                 scores[obj_id, frame_idx] = _score(state, obj_id, frame_idx)
     tiles = []
     for frame_idx in sorted(masks):
-        (image,) = source.read(frame_idx, frame_idx + 1)
+        image = ahead.result().get(frame_idx)
+        if image is None:
+            image = _read(source, [frame_idx])[frame_idx]
         lines = []
         for obj_id, logits in masks[frame_idx].items():
             line, wrong = _said(obj_id, frame_idx, logits, scores.get((obj_id, frame_idx)))
@@ -87,6 +97,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"check: {mistake}")
     print(f"{options.out}: {len(tiles)} frame(s)")
     return 0
+
+
+def _read(source: FrameSource, frames: list[int]) -> dict[int, Frame]:
+    """The prompted frames, in their own size."""
+    read = {}
+    for frame_idx in frames:
+        (read[frame_idx],) = source.read(frame_idx, frame_idx + 1)
+    return read
 
 
 def _score(state: State, obj_id: prompts.ObjectId, frame_idx: int) -> float:

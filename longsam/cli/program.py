@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from longsam import __version__
-from longsam.cli import demo, export, frame, info, preview, show, track
+from longsam.cli import correct, demo, export, frame, info, preview, show, track
 
 EPILOG = """\
 Try it without a checkpoint:
@@ -22,9 +22,10 @@ With SAM 2.1 (checkpoints: https://github.com/facebookresearch/sam2#download-che
 
   longsam info bees.mp4
   longsam frame bees.mp4 --at 0 --out frame.png
-  longsam preview bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220
-  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220 --out out
+  longsam preview bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee --out out
   longsam show out
+  longsam correct out --point 410,220@120:bee
 """
 
 
@@ -38,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"longsam {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (track, preview, frame, info, show, export, demo):
+    for command in (track, correct, preview, frame, info, show, export, demo):
         command.add_parser(commands)
     options = parser.parse_args(_with_negative_numbers(arguments))
     options.arguments = list(arguments)  # to say how to resume

@@ -217,11 +217,11 @@ def add(
     predictor: LongVideoPredictor,
     state: State,
     grouped: Mapping[tuple[ObjectId, int], list[Prompt]],
-) -> Iterator[tuple[ObjectId, int, torch.Tensor]]:
+) -> Iterator[tuple[ObjectId, tuple[int, list[Any], torch.Tensor]]]:
     """Give prompts that were checked to a state.
 
     Yields:
-        (object, frame, its mask logits there: height x width).
+        (object, what the predictor returned: frame index, all object ids, their mask logits).
     """
     for (obj_id, frame_idx), group in grouped.items():
         boxes = [p.value for p in group if p.kind == "box"]
@@ -238,8 +238,7 @@ def add(
                 labels=[int(p.kind == "point") for p in group if "point" in p.kind] or None,
                 box=boxes[0] if boxes else None,
             )
-        _, obj_ids, logits = answer
-        yield obj_id, frame_idx, logits[obj_ids.index(obj_id), 0]
+        yield obj_id, answer
 
 
 def object_id(text: str) -> ObjectId:

@@ -1,16 +1,26 @@
 """The folder of a run: how it was computed, what it may replace, and what came of it."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from longsam.masks import MaskFolder
+from tqdm import tqdm
+
+from longsam.cli.record import RECORD, Record
+from longsam.frames import open_source
+from longsam.masks import MaskFolder, render_overlay
 
 STATE = "state.pt"
-RECORD = "run.json"
+SNAPSHOTS = "snapshots"
+CORRECTION = "correction"
+"""The folder of a correction on its way, within the run's."""
+
+CORRECTED = "corrected"
+"""Its name once it is whole."""
+
 INDEX = "frames.jsonl"
 
 OURS = (
@@ -20,6 +30,7 @@ OURS = (
     "object_png",
     "overlay.mp4",
     "overlay.ts",
+    "overlay.ends",
     "writer.lock",
     STATE,
     RECORD,
@@ -48,39 +59,69 @@ def check_folder(out: Path, may_hold_masks: bool) -> None:
         )
 
 
-def remove(out: Path) -> None:
-    """Remove what an earlier run has written."""
+def remove(out: Path, *, keep_snapshots: bool = False) -> None:
+    """Remove what an earlier run has written.
+
+    Args:
+        out: Its folder.
+        keep_snapshots: Leave the folder of snapshots: the new run has it, and removes what the
+            earlier one has left.
+    """
     if not ((out / INDEX).exists() or (out / STATE).exists()):
         return
-    for name in OURS:
-        path = out / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    for name in (*OURS, CORRECTION, CORRECTED, *([] if keep_snapshots else [SNAPSHOTS])):
+        _remove(out / name)
 
 
-def write_record(out: Path, record: dict[str, Any]) -> None:
-    """Note how a run computes; it is there whole or not at all."""
-    partial = out / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, out / RECORD)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def read_record(out: Path) -> dict[str, Any]:
-    """How a run computes; nothing if an older longsam has not noted it.
+def formats_while_tracking(recorded: Record) -> list[str]:
+    """The formats of the writer: an overlay of passes in reverse is drawn once they are over."""
+    if recorded.direction == "forward" or "overlay" not in recorded.formats:
+        return recorded.formats
+    return [name for name in recorded.formats if name != "overlay"] or ["rle"]
 
-    Raises:
-        ValueError: It is damaged.
+
+def draw_overlay(out: Path, video: str, frames: range, *, is_quiet: bool) -> None:
+    """Make the overlay of masks that are there.
+
+    Args:
+        out: The folder of the masks.
+        video: The video.
+        frames: Those that were tracked; every k-th frame is shown k times as long.
+        is_quiet: Draw no progress bar.
     """
-    path = out / RECORD
-    if not path.exists():
-        return {}
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        return {n: record[n] for n in ("dtype", "device", "batch_objects", "vos_optimized")}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is damaged; remove it to resume with the flags given.") from error
+    with closing(open_source(video, None)) as source:
+        rate = source.frame_rate and source.frame_rate / frames.step
+    with tqdm(desc="overlay", total=len(MaskFolder(out)), unit=" frames", disable=is_quiet) as bar:
+        render_overlay(out, video, frame_rate=rate, progress=lambda _: bar.update())
+
+
+def finish_correction(out: Path) -> None:
+    """Put a correction that is whole in the place of what was there.
+
+    Killed on the way, it continues when it is called again.
+    """
+    whole = out / CORRECTED
+    if whole.is_symlink() or not whole.is_dir():
+        return
+    for name in (*OURS, SNAPSHOTS):
+        new, old = whole / name, out / name
+        if not new.exists():
+            continue
+        if name == "overlay.mp4":  # what was being written
+            for other in ("overlay.ts", "overlay.ends"):
+                (out / other).unlink(missing_ok=True)
+        if old.is_dir():
+            _remove(whole / "before")
+            old.rename(whole / "before")
+        os.replace(new, old)
+    shutil.rmtree(whole)
 
 
 def summary(out: Path) -> Iterator[str]:

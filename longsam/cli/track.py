@@ -1,24 +1,20 @@
 """`longsam track`: prompts in, masks out."""
 
 import argparse
-import os
 import re
 import shlex
-import signal
 import sys
-import threading
-import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from longsam import Autosave, LiveVideo, LongVideoPredictor, State
-from longsam.cli import model, prompts, results, times
-from longsam.frames import is_live, open_source
+from longsam import Autosave, LiveVideo, LongVideoPredictor, Snapshots, State
+from longsam.cli import model, prompts, record, results, span, times
+from longsam.cli.record import Record
+from longsam.cli.writing import Written, write_steps
+from longsam.frames import FrameSource, is_live, open_source
 from longsam.masks import FORMATS, MaskWriter
 
 DESCRIPTION = """\
@@ -28,16 +24,18 @@ Say where each object is with --point, --box or --mask, in pixels of a frame: x 
 left, y from the top. `longsam frame` shows them, and `longsam preview` what the model makes of
 them. Each is an object of its own; to give several hints for one object, name it:
   --point 410,220:bee --point 430,260:bee --not-point 500,300:bee.
-For an object that comes in later, name the frame: --point 90,300@1200:wasp.
+For an object that comes in later, name the frame: --point 90,300@120:wasp.
 """
 
 EPILOG = """\
 examples:
-  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220 --out out
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220:bee --out out
   longsam track bees.mp4 --checkpoint sam2.1_hiera_large.pt --box 100,80,300,260:queen \\
-      --format rle,overlay --out out
+      --format rle,overlay --out queen
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220@120 --both --step 5 \\
+      --out thinned
   longsam track rtsp://camera/stream --checkpoint sam2.1_hiera_tiny.pt --prompts prompts.json \\
-      --format rle --out out
+      --format rle --out live
 
 formats (--format, one or more):
   rle         out/masks.jsonl: COCO run lengths, the smallest; exact
@@ -45,11 +43,15 @@ formats (--format, one or more):
   object_png  out/object_png/ID/000000.png: a black and white image for each object; exact
   overlay     out/overlay.mp4: the video with its masks drawn on it
 
-Ctrl-C (or SIGTERM) stops after the current frame. What is written is whole; --resume continues.
+Ctrl-C (or SIGTERM) stops after the current frame. What is written is whole; --resume continues,
+with the flags of the run. `longsam correct` corrects masks that are there.
 """
 
-STATE = results.STATE
-"""Where the state is saved, in the folder of the masks."""
+SNAPSHOT_BYTES = 2 * 10**9
+"""Two hours of three objects take 1.1 GB at 30 frames/s and one snapshot a minute."""
+
+DEFAULT_RATE = 30
+"""Frames a second of what has no rate, such as a folder of images."""
 
 
 def add_parser(commands: Any) -> None:
@@ -65,6 +67,7 @@ def add_parser(commands: Any) -> None:
         help="a video file, a folder of images, a URL (rtsp://...), or a camera's index (0)",
     )
     prompts.add_flags(parser)
+    span.add_flags(parser)
     model.add_flags(parser)
     how = parser.add_argument_group("how to track")
     how.add_argument("--memory-window", type=int, metavar="FRAMES", help="frames remembered (31)")
@@ -80,7 +83,7 @@ def add_parser(commands: Any) -> None:
     output = parser.add_argument_group("what to write")
     output.add_argument("--out", type=Path, required=True, help="a folder (must be given)")
     output.add_argument(
-        "--format", default="rle", type=_formats, help=f"of {', '.join(FORMATS)}; with commas (rle)"
+        "--format", type=_formats, help=f"of {', '.join(FORMATS)}; with commas (rle)"
     )
     output.add_argument(
         "--resume", action="store_true",
@@ -91,6 +94,11 @@ def add_parser(commands: Any) -> None:
         "--save-every", type=_every, default=timedelta(minutes=2), metavar="N|TIME",
         help="between two saves for --resume: a number of frames (500) or a time (90s, 5m); 0: "
         "none (2m)",
+    )  # fmt: skip
+    output.add_argument(
+        "--snapshot-every", type=_every, default=timedelta(minutes=1), metavar="N|TIME",
+        help="between two snapshots, from which `longsam correct` tracks again: a number of frames "
+        "or a time in the video; at most 2 GB in --out; 0: none (1m)",
     )  # fmt: skip
     output.add_argument(
         "--overwrite", action="store_true",
@@ -111,228 +119,250 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--frames is {options.frames}; it must be at least 1.")
     if options.resume and options.overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them.")
-    model.check_flags(options)
     video: Any = options.video
     if is_live(video) or (re.fullmatch(r"\d{1,2}", video) and not Path(video).exists()):
-        video = LiveVideo(int(video) if video.isdecimal() else video, mode=options.mode)
-    if options.resume and isinstance(video, LiveVideo):
+        return _track_live(options, int(video) if video.isdecimal() else video)
+    return _track_file(options)
+
+
+def _track_file(options: argparse.Namespace) -> int:
+    out, save = options.out, options.out / results.STATE
+    if options.resume:
+        results.finish_correction(out)
+    recorded = record.read(out) if options.resume else None
+    has_save = options.resume and save.exists()
+    if has_save and recorded is not None and recorded.is_finished:
+        print(f"The run in {out} is finished; `longsam correct` corrects its masks.")
+        return 0
+    if recorded is not None:
+        _use_recorded(options, recorded)
+    model.check_flags(options)
+    with closing(open_source(options.video, None)) as source:
+        grouped = {} if recorded is not None else prompts.given(options)
+        which = span.given(options, source) if recorded is None else record.frames_of(recorded)
+        frames = source.frames if which is None else source.frames[which]
+        if recorded is None:
+            _check_prompts(grouped, source, frames, options.direction or "forward")
+        snapshots = _snapshots(options, source, frames)
+    results.check_folder(out, may_hold_masks=options.resume or options.overwrite)
+    if recorded is None:
+        recorded = _new_record(options, grouped, which)
+    order = span.Order(recorded.direction, [frames.index(i) for i in recorded.prompted_frames])
+    predictor = model.load(options, vos_optimized=recorded.vos_optimized)
+    recorded = replace(
+        recorded,
+        dtype=model.dtype_of(options, predictor.device),
+        device=str(predictor.device),
+        model=predictor.name,
+    )
+    with model.computing_in(recorded.dtype, predictor.device):
+        if has_save:
+            state = predictor.load_state(save, options.video)
+        else:
+            state = predictor.init_state(
+                options.video,
+                memory_window=recorded.memory_window,
+                batch_objects=recorded.batch_objects,
+                frames=which,
+                snapshots=snapshots,
+            )
+        with state:
+            if not has_save:
+                _add_prompts(options, predictor, state, record.grouped(recorded.prompts), frames)
+            if options.overwrite:
+                results.remove(out, keep_snapshots=snapshots is not None)
+            formats = results.formats_while_tracking(recorded)
+            writer = MaskWriter(
+                out, formats, video=options.video, resume=options.resume, frames=frames
+            )
+            recorded.write(out)
+            if has_save:
+                writer.drop_after(frames[state.last_frame_idx])
+            elif len(writer):  # stopped before the first save: from the start again
+                _keep_aside(out, writer)
+            autosave = None
+            if options.save_every:
+                autosave = Autosave(save, every=options.save_every, before_save=writer.flush)
+            total = order.num_frames(len(frames))
+            written = write_steps(
+                predictor,
+                state,
+                writer,
+                order.steps(predictor, state, is_resumed=has_save, autosave=autosave),
+                total=min(total, options.frames or total),
+                most=options.frames if (options.frames or total) < total else None,
+                is_quiet=options.quiet,
+                save=None if autosave is None else save,
+            )
+    if not written.was_stopped:
+        replace(recorded, is_finished=written.is_over).write(out)
+        if "overlay" in set(recorded.formats) - set(formats):
+            results.draw_overlay(out, options.video, frames, is_quiet=options.quiet)
+    _say_end(options, written)
+    if not written.was_stopped:
+        return 0
+    print(f"Stopped after frame {written.last_frame_idx}. {_how_to_resume(options)}")
+    return 130
+
+
+def _track_live(options: argparse.Namespace, source: Any) -> int:
+    if options.resume:
         raise ValueError("--resume: a live source cannot be resumed where it stopped.")
-    has_save = options.resume and (options.out / STATE).exists()
-    grouped = {} if has_save else prompts.given(options)
-    if not isinstance(video, LiveVideo):
-        _check_prompts(video, grouped)
-    results.check_folder(options.out, options.resume or options.overwrite)
-    recorded = results.read_record(options.out) if options.resume else {}
-    _use_recorded(options, recorded)
+    span.check_flags_of_live(options)
+    model.check_flags(options)
+    grouped = prompts.given(options)
+    results.check_folder(options.out, may_hold_masks=options.overwrite)
+    live = LiveVideo(source, mode=options.mode)
     predictor = model.load(options, vos_optimized=options.vos_optimized)
     dtype = model.dtype_of(options, predictor.device)
-    with model.computing_in(dtype, predictor.device):
-        if has_save:
-            state = predictor.load_state(options.out / STATE, video)
-        else:
-            state = _new_state(options, predictor, video, grouped)
-        with state:
-            if options.overwrite:
-                results.remove(options.out)
-            writer = MaskWriter(options.out, options.format, video=video, resume=options.resume)
-            results.write_record(
-                options.out,
-                {
-                    "dtype": dtype,
-                    "device": str(predictor.device),
-                    "batch_objects": options.batch_objects,
-                    "vos_optimized": options.vos_optimized,
-                    "model": predictor.name,
-                },
-            )
-            autosave = None
-            if options.save_every and not isinstance(video, LiveVideo):
-                autosave = Autosave(
-                    options.out / STATE, every=options.save_every, before_save=writer.flush
-                )
-            if has_save:
-                writer.drop_after(state.last_frame_idx)
-                steps = predictor.resume_propagation(state, autosave=autosave, progress_bar=False)
-            else:
-                if len(writer):  # stopped before the first save: from the start again
-                    num_frames = len(writer)
-                    aside = writer.drop_after(-1, keep_aside=True)
-                    print(
-                        f"There is no save in {options.out}, so tracking starts again from the "
-                        f"prompts. The masks of {num_frames:,} frames that were there are kept in "
-                        f"{aside}."
-                    )
-                steps = predictor.propagate_in_video(state, autosave=autosave, progress_bar=False)
-            return _track(options, predictor, state, writer, steps, autosave)
+    with (
+        model.computing_in(dtype, predictor.device),
+        predictor.init_state(
+            live, memory_window=options.memory_window, batch_objects=options.batch_objects
+        ) as state,
+    ):
+        prompts.check_inside(grouped, *live.frame_size)
+        _add_prompts(options, predictor, state, grouped, None)
+        if options.overwrite:
+            results.remove(options.out)
+        writer = MaskWriter(options.out, options.format or ["rle"], video=live)
+        written = write_steps(
+            predictor,
+            state,
+            writer,
+            predictor.propagate_in_video(state, progress_bar=False),
+            total=options.frames,
+            most=options.frames,
+            is_quiet=options.quiet,
+        )
+    _say_end(
+        options, written, f"; {live.num_dropped} frames dropped, {live.num_reconnects} reconnects"
+    )
+    if not written.was_stopped:
+        return 0
+    print(
+        f"Stopped after frame {written.last_frame_idx}. It cannot be resumed there: the source is "
+        "live."
+    )
+    return 130
 
 
 def _check_prompts(
-    video: str, grouped: dict[tuple[prompts.ObjectId, int], list[prompts.Prompt]]
+    grouped: span.Grouped, source: FrameSource, frames: range, direction: str
 ) -> None:
     """Refuse prompts that would be tracked for hours in vain, before a model is loaded."""
-    source = open_source(video, None)
-    try:
-        prompts.check(grouped, source)
-    finally:
-        source.close()
+    prompts.check(grouped, source)
+    span.in_state(grouped, frames)
     for mistake in prompts.mistakes(grouped):
         raise ValueError(mistake)
-    first = min((frame_idx for _, frame_idx in grouped), default=0)
-    if first:
-        print(
-            f"longsam: note: frames 0 to {first - 1} come before the first prompt and are not "
-            "tracked.",
-            file=sys.stderr,
-        )
+    note = span.untracked(grouped, frames, direction)
+    if note is not None:
+        print(f"longsam: note: {note}", file=sys.stderr)
 
 
-def _use_recorded(options: argparse.Namespace, recorded: dict[str, Any]) -> None:
+def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
     """Let a resumed run compute as the run before did, or masks would differ.
 
     Raises:
         ValueError: A flag says something else.
     """
-    if not recorded:
-        return
-    if options.dtype not in (None, recorded["dtype"]):
+    is_prompted = bool(options.prompt or options.prompts)
+    if is_prompted and record.plain(prompts.given(options)) != recorded.prompts:
         raise ValueError(
-            f"--dtype is {options.dtype}, but the run in {options.out} is in {recorded['dtype']}; "
-            "leave --dtype out to resume it."
+            f"--resume: these are other prompts than those of the run in {options.out}. Leave "
+            "them out to resume it; `longsam correct` corrects masks that are there."
         )
-    options.dtype = recorded["dtype"]
-    options.device = options.device or recorded["device"]
-    options.batch_objects = recorded["batch_objects"]
-    options.vos_optimized = recorded["vos_optimized"]
+    for flag, given, before in (
+        ("dtype", options.dtype, recorded.dtype),
+        ("memory-window", options.memory_window, recorded.memory_window),
+        ("format", options.format, recorded.formats),
+        ("batch-objects", options.batch_objects or None, recorded.batch_objects),
+        ("vos-optimized", options.vos_optimized or None, recorded.vos_optimized),
+        (options.direction, options.direction, recorded.direction),
+    ):
+        if given is not None and given != before:
+            raise ValueError(
+                f"--{flag}: the run in {options.out} has {before or 'not this'}, so it would not "
+                f"be resumed as it was; leave --{flag} out."
+            )
+    spans = (options.start, options.end, options.step)
+    if spans != (None, None, None):
+        with closing(open_source(options.video, None)) as source:
+            if span.given(options, source) != record.frames_of(recorded):
+                raise ValueError(
+                    f"--start, --end, --step: the run in {options.out} has other frames; leave "
+                    "them out to resume it."
+                )
+    options.dtype = recorded.dtype
+    record.use_model(options, recorded)
 
 
-def _new_state(
-    options: argparse.Namespace,
-    predictor: LongVideoPredictor,
-    video: Any,
-    grouped: dict[tuple[prompts.ObjectId, int], list[prompts.Prompt]],
-) -> State:
-    """A state with all prompts; the frames that have some are encoded."""
-    state = predictor.init_state(
-        video, memory_window=options.memory_window, batch_objects=options.batch_objects
+def _new_record(options: argparse.Namespace, grouped: span.Grouped, which: slice | None) -> Record:
+    """What is noted of a new run; how it computes is known once the model is there."""
+    return Record(
+        video=str(Path(options.video).absolute()),
+        prompts=record.plain(grouped),
+        frames=None if which is None else [which.start, which.stop, which.step],
+        direction=options.direction or "forward",
+        formats=options.format or ["rle"],
+        dtype="float32",
+        device="",
+        batch_objects=options.batch_objects,
+        vos_optimized=options.vos_optimized,
+        memory_window=options.memory_window,
+        model=None,
+        checkpoint=None if options.testing_model else str(Path(options.checkpoint).absolute()),
+        config=options.config,
     )
-    try:
-        if isinstance(video, LiveVideo):
-            height, width = state.source.frame_size
-            prompts.check_inside(grouped, height, width)
-        with model.said(f"encoding {len(grouped)} prompt(s)", options):
-            for _ in prompts.add(predictor, state, grouped):
-                pass
-    except BaseException:
-        state.close()
-        raise
-    return state
 
 
-def _track(
+def _snapshots(options: argparse.Namespace, source: FrameSource, frames: range) -> Snapshots | None:
+    every = options.snapshot_every
+    if not every:
+        return None
+    if isinstance(every, timedelta):
+        rate = float(source.frame_rate or DEFAULT_RATE) / frames.step
+        every = max(1, round(every.total_seconds() * rate))
+    return Snapshots(every, folder=options.out / results.SNAPSHOTS, max_bytes=SNAPSHOT_BYTES)
+
+
+def _add_prompts(
     options: argparse.Namespace,
     predictor: LongVideoPredictor,
     state: State,
-    writer: MaskWriter,
-    steps: Generator[Any, None, None],
-    autosave: Autosave | None,
-) -> int:
-    """One pass with its progress; returns the exit code."""
-    source = state.source
-    live = source if isinstance(source, LiveVideo) else None
-    num_done = 0 if writer.last_frame_idx is None else len(writer)
-    total = options.frames or (None if live else source.num_frames)
-    began, num_new = time.perf_counter(), 0
-    with (
-        writer,
-        tqdm(
-            total=total,
-            initial=num_done,
-            unit=" frames",
-            disable=options.quiet,
-            smoothing=0.05,
-        ) as bar,
-        _stopped_by_signals() as stop,
-        closing(steps) as masks,
-    ):
-        memory_bar = _MemoryBar(bar, predictor, state, live)
-        for frame_idx, obj_ids, mask_logits in masks:
-            writer.write(frame_idx, obj_ids, mask_logits)
-            num_new += 1
-            memory_bar.update()
-            if stop.is_set() or num_done + num_new == options.frames:
-                if autosave is not None:  # at its end the pass saves itself
-                    writer.flush()
-                    predictor.save_state(state, autosave.path)
-                break
-        was_stopped = stop.is_set() and num_done + num_new != total
-    seconds = time.perf_counter() - began
-    dropped = (
-        f"; {live.num_dropped} frames dropped, {live.num_reconnects} reconnects" if live else ""
-    )
+    grouped: span.Grouped,
+    frames: range | None,
+) -> None:
+    counted = grouped if frames is None else span.in_state(grouped, frames)
+    with model.said(f"encoding {len(counted)} prompt(s)", is_quiet=options.quiet):
+        for _ in prompts.add(predictor, state, counted):
+            pass
+
+
+def _keep_aside(out: Path, writer: MaskWriter) -> None:
+    num_frames = len(writer)
+    aside = writer.drop_after(-1, keep_aside=True)
     print(
-        f"{num_new} frames in {seconds:.0f} s ({num_new / max(seconds, 1e-9):.1f} frames/s); "
-        f"masks are in {options.out}{dropped}"
+        f"There is no save in {out}, so tracking starts again from the prompts. The masks of "
+        f"{num_frames:,} frames that were there are kept in {aside}."
+    )
+
+
+def _say_end(options: argparse.Namespace, written: Written, more: str = "") -> None:
+    rate = written.num_frames / max(written.seconds, 1e-9)
+    print(
+        f"{written.num_frames} frames in {written.seconds:.0f} s ({rate:.1f} frames/s); masks are "
+        f"in {options.out}{more}"
     )
     for line in results.summary(options.out):
         print(line)
-    if not was_stopped:
-        return 0
-    print(f"Stopped after frame {writer.last_frame_idx}. {_how_to_resume(options, autosave)}")
-    return 130
 
 
-def _how_to_resume(options: argparse.Namespace, autosave: Autosave | None) -> str:
-    if autosave is None:
-        return "It cannot be resumed there: the source is live, or --save-every is 0."
+def _how_to_resume(options: argparse.Namespace) -> str:
+    if not options.save_every:
+        return "It cannot be resumed there: --save-every is 0."
     command = [word for word in options.arguments if word not in {"--resume", "--overwrite"}]
     return f"To resume: longsam {shlex.join(command)} --resume"
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Let Ctrl-C or SIGTERM end the pass between two frames; a second one ends it at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def on_signal(*_: object) -> None:
-        stop.set()
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {n: signal.signal(n, on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        restore()
-
-
-class _MemoryBar:
-    """The progress bar, with memory and dropped frames once a second."""
-
-    def __init__(
-        self, bar: Any, predictor: LongVideoPredictor, state: State, live: LiveVideo | None
-    ):
-        self._bar, self._predictor, self._state, self._live = bar, predictor, state, live
-        self._shown_at = 0.0
-
-    def update(self) -> None:
-        self._bar.update()
-        if self._bar.disable or time.monotonic() - self._shown_at < 1:
-            return
-        self._shown_at = time.monotonic()
-        held = sum(self._predictor.memory_usage(self._state)["total"].values())
-        shown = {"state": f"{held / 1e6:.0f} MB"}
-        resident = _resident_bytes()
-        if resident:
-            shown["process"] = f"{resident / 1e6:.0f} MB"
-        if self._live is not None:
-            shown["dropped"] = str(self._live.num_dropped)
-        self._bar.set_postfix(shown, refresh=False)
 
 
 def _formats(text: str) -> list[str]:
@@ -349,12 +379,3 @@ def _every(text: str) -> int | timedelta:
     if at.seconds is None:
         return at.frame_idx or 0
     return timedelta(seconds=at.seconds)
-
-
-def _resident_bytes() -> int | None:
-    """Memory of this process; None where the system does not tell so easily."""
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None

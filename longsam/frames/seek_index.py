@@ -68,6 +68,71 @@ class SeekIndex:
             self._min_gap *= 2
 
 
+class HeaderKeyframes:
+    """The keyframes that the header of an MP4 lists: none of the packets between is read.
+
+    The list has positions and decoding times. A keyframe's index and time stamp are found when it
+    is asked for, by reading it and the leading pictures that follow it.
+
+    Args:
+        container: The file, newly opened; kept.
+        stream: Its video stream, of which the header lists every packet.
+
+    Attributes:
+        agrees: False if a packet is not shown, or times jump back; then it cannot be used.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+        self._container, self._stream = container, stream
+        # Which packet, its place, and the last time of those up to the next keyframe: FFmpeg seeks
+        # to a keyframe by its time of decoding or of presentation, both of which lie before that.
+        self._listed: list[tuple[int, int, int]] = []
+        self.agrees = True
+        last: int | None = None
+        for number, entry in enumerate(stream.index_entries):
+            if entry.is_discard or (last is not None and entry.timestamp <= last):
+                self.agrees = False
+                return
+            last = entry.timestamp
+            if entry.is_keyframe:
+                self._listed.append((number, entry.pos, last))
+            elif self._listed:
+                self._listed[-1] = (*self._listed[-1][:2], last)
+        every = -(-len(self._listed) // MAX_KEYFRAMES)
+        self._listed = self._listed[:: max(1, every)]
+
+    def first(self) -> Keyframe | None:
+        """The first keyframe after the start; None if there is none, or not as listed."""
+        return self._read(1) if len(self._listed) > 1 else None
+
+    def before(self, frame_idx: int) -> Keyframe | None:
+        """A keyframe at or before a frame; None if what the header says is not so."""
+        at = bisect_right(self._listed, frame_idx, key=lambda listed: listed[0]) - 1
+        while at > 0:
+            keyframe = self._read(at)
+            if keyframe is None or keyframe.frame_idx <= frame_idx:
+                return keyframe
+            at -= 1
+        return Keyframe(0, None)
+
+    def _read(self, at: int) -> Keyframe | None:
+        number, place, time = self._listed[at]
+        try:
+            self._container.seek(time, stream=self._stream, backward=True)
+            packets = self._container.demux(self._stream)
+            packet = next(packets)
+            if packet.pos != place or not packet.is_keyframe or packet.pts is None:
+                return None
+            pts = packet.pts
+            for packet in packets:
+                if packet.pts is None or packet.pts >= pts:
+                    break
+                number += 1
+        except (av.FFmpegError, OSError, StopIteration):
+            return None
+        return Keyframe(number, pts)
+
+
 class PacketScan:
     """Reads packets without decoding them: counts the frames and notes the keyframes.
 

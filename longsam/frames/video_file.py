@@ -18,7 +18,7 @@ from longsam.frames.ffmpeg import (
     reason,
     rotation_of,
 )
-from longsam.frames.seek_index import Keyframe, PacketScan, SeekIndex
+from longsam.frames.seek_index import HeaderKeyframes, Keyframe, PacketScan, SeekIndex
 
 CODECS_THAT_PACK_FRAMES = ("mpeg4", "msmpeg4v3", "msmpeg4v2")
 """Xvid and DivX put two frames into one packet, so what follows a keyframe depends on whether
@@ -81,7 +81,10 @@ class VideoFile(FrameSource):
         self.frame_rate = self._stream.average_rate
         self._time_base = self._stream.time_base or Fraction(0)
         self.rotation = rotation_of(first)
-        self.num_frames = self._stated_num_frames() or self._counted_num_frames()
+        stated = self._stated_num_frames()
+        self._header: HeaderKeyframes | None = None  # opened when first needed
+        self._is_listed = bool(stated)
+        self.num_frames = stated or self._counted_num_frames()
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         self._go_to(start)
@@ -99,7 +102,7 @@ class VideoFile(FrameSource):
 
     def close(self) -> None:
         self._container.close()
-        self._scan = None
+        self._scan = self._header = None
 
     # Counting -------------------------------------------------------------------------------
 
@@ -244,16 +247,39 @@ class VideoFile(FrameSource):
             with suppress(RuntimeError):  # damaged on the way: try a keyframe after the damage
                 self._skip_to_frame(target)
                 return
+        listed = None
         if self._can_seek and self._index.known_until < target:
-            scan = self._open_scan()
-            scan.run(until=target, progress=f"indexing {self.path.name}")
-            self._can_seek = scan.agrees
+            listed = self._listed_before(target)
+            if listed is None:
+                scan = self._open_scan()
+                scan.run(until=target, progress=f"indexing {self.path.name}")
+                self._can_seek = scan.agrees
         if self._can_seek and not self._has_jumped:
             self._try_first_keyframe()
         start = self._index.before(target if self._can_seek else 0)
+        if self._can_seek and listed is not None and listed.frame_idx > start.frame_idx:
+            start = listed
         if not start.frame_idx <= self._next_idx <= target:
             self._seek(start)
         self._skip_to_frame(target)
+
+    def _listed_before(self, target: int) -> Keyframe | None:
+        """The keyframe before a frame, as the header has it; None where it cannot be trusted."""
+        if not self._is_listed:
+            return None
+        if self._header is None:
+            self._header = HeaderKeyframes(*open_video(self.path))
+            first = self._header.first() if self._header.agrees else None
+            if first is not None:
+                # The packets themselves must say the same, as far as the first keyframe.
+                scan = self._open_scan()
+                scan.run(until=first.frame_idx, progress=f"indexing {self.path.name}")
+            if first is None or not scan.agrees or self._index.first() != first:
+                self._is_listed = False
+                return None
+        found = self._header.before(target)
+        self._is_listed = found is not None
+        return found
 
     def _try_first_keyframe(self) -> None:
         """Before the first seek: compare the packet scan with what decoding gives at the start.

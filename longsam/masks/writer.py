@@ -19,7 +19,7 @@ from longsam.masks.lines import INDEX, Header, check_size, is_finite
 from longsam.masks.lock import FolderLock
 from longsam.masks.output import Output
 from longsam.masks.overlay import DEFAULT_FRAME_RATE
-from longsam.masks.overlay_file import STREAM
+from longsam.masks.overlay_file import ENDS, STREAM
 from longsam.masks.record import ImageArray, Record, Scores
 from longsam.masks.resume import check_formats, check_resume, last_frame_of
 from longsam.masks.transfer import ToCpu
@@ -262,7 +262,10 @@ class MaskWriter:
     def _finish_overlay(self) -> None:
         """Finish the overlay of a writer that was killed when it had nothing more to write."""
         header, _, whole, _ = self._found
-        if header is None or not (self.folder / STREAM).exists() or "overlay" not in self._names:
+        if header is None or "overlay" not in self._names:
+            return
+        if not (self.folder / STREAM).exists():
+            (self.folder / ENDS).unlink(missing_ok=True)  # of one that was killed between the two
             return
         if 0 < self._kept.num_records == whole.num_records:
             Output(self.folder, header, self._found, self._kept).close(complete=True)

@@ -1,0 +1,84 @@
+"""Every command line of the README and of `--help`, run as it is written.
+
+Only what a test cannot have is put in its place: the testing model for Meta's checkpoints, a stream
+on loopback for the camera, and an end after a few frames for long runs.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from longsam.cli import correct, frame, main, preview, program, track
+from longsam.masks import MaskFolder
+from longsam.testing import SyntheticVideo
+
+ROOT = Path(__file__).parents[1]
+HELP = {module.__name__: module.EPILOG for module in (program, frame, preview, track, correct)}
+
+
+def in_text(text: str) -> list[str]:
+    """Lines that begin with `longsam `, joined where a backslash ends them."""
+    joined = text.replace("\\\n", " ")
+    return re.findall(r"^\s*(longsam \w+ .*)$", joined, re.MULTILINE)
+
+
+def in_readme() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"`(longsam \w+ [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    whole = [line for line in inline if "..." not in line and "--help" not in line]
+    return [line for block in blocks for line in in_text(block)] + whole
+
+
+@pytest.fixture(scope="module")
+def stream() -> Iterator[str]:
+    server = Path(__file__).parent / "stream_server.py"
+    process = subprocess.Popen(
+        [sys.executable, server, "0", "0", "40", "20"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{process.stdout.readline().strip()}/"
+    process.terminate()
+    process.wait()
+    process.stdout.close()
+
+
+def as_a_test_runs_it(line: str, stream: str) -> list[str]:
+    words = shlex.split(line)[1:]
+    if "--checkpoint" in words:
+        at = words.index("--checkpoint")
+        words[at : at + 2] = ["--testing-model"]
+    words = [stream if word.startswith("rtsp:") else word for word in words]
+    if words[0] == "track" and "--both" not in words:
+        words += ["--frames", "125" if words[-1] == "out" and "bees.mp4" in words else "10"]
+    return words
+
+
+def test_the_command_lines_run(
+    stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    SyntheticVideo(2, 130, (360, 540)).write(tmp_path / "bees.mp4")
+    (tmp_path / "prompts.json").write_text(
+        json.dumps([{"object": 1, "points": [[60, 50]], "labels": [1]}])
+    )
+    lines = [line for text in HELP.values() for line in in_text(text)]
+    assert len(lines) >= 12
+    lines += in_readme()
+    done: set[str] = set()
+    for line in lines:
+        words = as_a_test_runs_it(line, stream)
+        if line in done or (words[:1] == ["demo"] and (tmp_path / words[1]).exists()):
+            continue  # said in two places
+        if words[0] == "track" and (tmp_path / words[words.index("--out") + 1]).exists():
+            words.append("--overwrite")
+        done.add(line)
+        assert main(words) == 0, line
+    assert MaskFolder(tmp_path / "out").frames
+    assert len([line for line in done if line.startswith("longsam track")]) >= 5
