@@ -117,8 +117,16 @@ class MaskFolder:
             ValueError: A line is damaged.
         """
         with open_regular(self._path) as file:
-            for frame_idx in self.frames if frames is None else frames:
-                yield self._read_line(file, frame_idx)
+            if frames is not None:
+                yield from (self._read_line(file, frame_idx) for frame_idx in frames)
+                return
+            at = 0  # most lines follow each other, and need no seek
+            for frame_idx, start in zip(self.frames, self._starts.tolist(), strict=True):
+                if start != at:
+                    file.seek(start)
+                content = file.readline(MAX_LINE_BYTES)
+                at = start + len(content)
+                yield self._parsed(content, start, frame_idx)
 
     def areas(self, frame_idx: int) -> list[int]:
         """Pixels of each object's mask on a frame."""
@@ -183,7 +191,9 @@ class MaskFolder:
             raise KeyError(frame_idx)
         start = int(self._starts[at])
         file.seek(start)
-        content = file.readline(MAX_LINE_BYTES)
+        return self._parsed(file.readline(MAX_LINE_BYTES), start, frame_idx)
+
+    def _parsed(self, content: bytes, start: int, frame_idx: int) -> FrameLine:
         with naming(self._path, start):
             line = parse_frame(content, self._header)
             if line.frame_idx != frame_idx:

@@ -8,7 +8,7 @@ from longsam.masks.reader import MaskFolder
 from longsam.masks.reviews.history import Floats, History
 from longsam.masks.reviews.signs import log_growth, ramp
 
-MOST_READ = 4000
+MOST_READ = 2000
 """Frames whose masks are read, spread over those on which boxes overlap."""
 
 NEAR = 0.2

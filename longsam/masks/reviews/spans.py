@@ -148,8 +148,8 @@ def _reasons(signs: dict[str, Floats], span: slice, other: ObjectId | None) -> t
     strength = {name: WEIGHTS[name] * float(sign[span].mean()) for name, sign in signs.items()}
     shared = "same mask as another"
     strength[shared] += max(0.0, strength.pop("another fits it better"))
-    if signs["jumped"][span].any():
-        strength["jumped"] = max(strength.values())
+    del strength["jumped"]  # at one frame only
     names = sorted(strength, key=lambda name: -strength[name])
     kept = [name for name in names if strength[name] >= max(strength.values()) / 3][:3]
-    return tuple(f"same mask as object {other}" if name == shared else name for name in kept)
+    told = [f"same mask as object {other}" if name == shared else name for name in kept]
+    return (*told, *(["jumped"] if signs["jumped"][span].any() else []))
