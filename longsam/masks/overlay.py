@@ -6,6 +6,7 @@ from typing import Any
 
 from longsam.masks.drawing import draw
 from longsam.masks.formats import MaskFormat
+from longsam.masks.frame_times import ticks_of_index
 from longsam.masks.overlay_file import OverlayFile
 from longsam.masks.record import ImageArray, Record
 
@@ -14,6 +15,9 @@ DEFAULT_FRAME_RATE = Fraction(30)
 
 class Overlay(MaskFormat):
     """`overlay.mp4`: one frame for each record, in the order in which they were written.
+
+    Frames are shown at the time stamps that the index has; while it is written, and where there are
+    none, at an even rate.
 
     Args:
         folder: Where the file goes.
@@ -25,6 +29,7 @@ class Overlay(MaskFormat):
 
     def __init__(self, folder: Path, num_records: int, rate: Fraction, video: Any = None):
         self._file = OverlayFile(folder, num_records, rate)
+        self._folder, self._rate = folder, rate
         self._video = video
 
     def write(self, record: Record) -> None:
@@ -36,7 +41,7 @@ class Overlay(MaskFormat):
 
     def close(self, *, complete: bool) -> None:
         if complete:
-            self._file.finish()
+            self._file.finish(ticks_of_index(self._folder, self._rate))
         else:
             self._file.close()
 
