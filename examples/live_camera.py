@@ -20,8 +20,7 @@ import numpy as np
 
 from longsam import LiveVideo, LongVideoPredictor, build_long_video_predictor
 from longsam.frames import EndOfStreamError
-from longsam.masks.overlay import draw
-from longsam.masks.record import Record
+from longsam.masks import draw
 from longsam.testing import SyntheticVideo, load_predictor
 
 # Upstream says so on every machine without its compiled extension.
@@ -86,9 +85,9 @@ def run(predictor: LongVideoPredictor, live: LiveVideo, window: Window) -> int:
                 except EndOfStreamError:
                     return num_tracked
         steps = predictor.propagate_in_video(state, start_frame_idx=at)
-        for at, obj_ids, mask_logits in steps:
+        for _, obj_ids, mask_logits in steps:
             num_tracked += 1
-            window.show(draw(live.frame, Record(at, list(obj_ids), mask_logits[:, 0].cpu())))
+            window.show(draw(live.frame, obj_ids, mask_logits))
             if window.is_over:
                 return num_tracked
             if window.key == "r":

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import cv2
 import matplotlib
 
 matplotlib.use("Agg")
@@ -25,9 +24,9 @@ import numpy.typing as npt
 import psutil
 
 from longsam import LongVideoPredictor, build_long_video_predictor
+from longsam.masks import draw
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
-COLOURS = ((255, 160, 0), (0, 170, 255), (200, 255, 0))
 Image = npt.NDArray[np.uint8]
 
 
@@ -131,13 +130,7 @@ class OverlayWriter:
 
     def write(self, masks: npt.NDArray[np.bool_]) -> None:
         """Add the next frame with its masks, num_objects x height x width."""
-        image = next(self._frames)
-        for mask, colour in zip(masks, COLOURS * len(masks), strict=False):
-            image[mask] = image[mask] // 2 + np.array(colour, np.uint8) // 2
-            outlines, _ = cv2.findContours(
-                mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-            )
-            cv2.drawContours(image, outlines, -1, colour, 2)
+        image = draw(next(self._frames), range(1, len(masks) + 1), masks)
         height, width, _ = (2 * (size // 2) for size in image.shape)  # H.264 wants even sizes
         if self._stream is None:
             self._stream = self._output.add_stream("libx264", rate=30, options={"crf": "23"})

@@ -195,7 +195,9 @@ def test_sigterm_stops_as_ctrl_c_does(tmp_path: Path) -> None:
 
 
 def test_every_flag_says_its_default(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("track", "correct", "preview", "frame", "info", "show", "demo"):
+    for command in (
+        *("track", "correct", "preview", "frame", "info", "review", "show", "export", "demo"),
+    ):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         text = capsys.readouterr().out

@@ -10,8 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
+import videos
 
-from longsam.masks import MaskWriter
+from longsam.masks import MaskWriter, render_overlay
 from longsam.masks.overlay_file import OverlayFile, num_frames
 
 SIZE = (48, 64)
@@ -252,3 +253,54 @@ def test_small_and_odd_sizes(size: tuple[int, int], tmp_path: Path) -> None:
             writer.write(i, [1], torch.ones(1, *size), image=np.zeros((*size, 3), np.uint8))
     with av.open(tmp_path / "overlay.mp4") as overlay:
         assert sum(1 for _ in overlay.decode(video=0)) == 3
+
+
+UNEVEN = [0, 40, 80, 200, 240, 500, 540, 1000, 1033, 1066, 1100, 3000]
+
+
+def write_of(writer: MaskWriter, frames: range) -> None:
+    for i in frames:
+        writer.write(i, [1], torch.ones(1, 120, 160) > 0)
+
+
+def test_the_time_stamps_of_the_video_stay(tmp_path: Path) -> None:
+    """Of a variable rate; also of a writer that continues, from the middle, and drawn again."""
+    video = videos.write_video(
+        tmp_path / "uneven.mp4", len(UNEVEN), options={"bf": "0"}, times=UNEVEN
+    )
+    expected = [time / 1000 for time in UNEVEN]
+
+    def shown(path: Path) -> list[float]:
+        with av.open(path) as overlay:
+            return [float(frame.time or 0) for frame in overlay.decode(video=0)]
+
+    with MaskWriter(tmp_path / "a", ["rle", "overlay"], video=video) as writer:
+        write_of(writer, range(7))
+    assert shown(tmp_path / "a" / "overlay.mp4") == pytest.approx(expected[:7], abs=2e-5)
+    with MaskWriter(tmp_path / "a", ["rle", "overlay"], video=video, resume=True) as writer:
+        write_of(writer, range(7, 12))
+    assert shown(tmp_path / "a" / "overlay.mp4") == pytest.approx(expected, abs=2e-5)
+    with MaskWriter(tmp_path / "b", "overlay", video=video) as writer:
+        write_of(writer, range(3, 12))
+    assert shown(tmp_path / "b" / "overlay.mp4") == pytest.approx(
+        [time - expected[3] for time in expected[3:]], abs=2e-5
+    )
+    with MaskWriter(tmp_path / "c", "overlay", video=video) as writer:
+        write_of(writer, range(3))
+        write_of(writer, range(2, 4))  # time goes back: at the rate
+    times = shown(tmp_path / "c" / "overlay.mp4")
+    assert np.allclose(np.diff(times), np.diff(times)[0], rtol=0.1)
+    path = render_overlay(tmp_path / "a", video)
+    assert shown(path) == pytest.approx(expected, abs=2e-5)
+
+
+def test_time_stamps_that_a_caller_gives(tmp_path: Path) -> None:
+    times = [0.0, 0.5, 0.6, 4.0]
+    with MaskWriter(tmp_path, "overlay") as writer:
+        for i, time in enumerate(times):
+            writer.write(
+                i, ['"time":9,', "x"], torch.ones(2, *SIZE) > 0, image=image(i), time=10 + time
+            )
+    with av.open(tmp_path / "overlay.mp4") as overlay:
+        shown = [float(frame.time or 0) for frame in overlay.decode(video=0)]
+    assert shown == pytest.approx(times, abs=2e-5)

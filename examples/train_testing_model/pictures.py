@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from longsam.masks.overlay import draw
-from longsam.masks.record import Record
+from longsam.masks import draw
 from longsam.testing import SyntheticVideo, load_predictor
 
 STRIPS = (("easy", 3), ("easy", 0), ("hard", 0))
@@ -29,7 +28,7 @@ def main() -> None:
             click = video.click(0, number)
             predictor.add_new_points_or_box(state, 0, number + 1, points=[click], labels=[1])
         tiles = [
-            draw(video.frame(i), Record(i, list(obj_ids), mask_logits[:, 0]))
+            draw(video.frame(i), obj_ids, mask_logits)
             for i, obj_ids, mask_logits in predictor.propagate_in_video(state)
             if i in FRAMES
         ]

@@ -14,8 +14,7 @@ from longsam import State
 from longsam.cli import model, prompts
 from longsam.cli.drawing import mark
 from longsam.frames import Frame, FrameSource, open_source
-from longsam.masks.overlay import draw
-from longsam.masks.record import Record
+from longsam.masks import draw
 
 NEARLY_ALL = 0.9
 """A mask of so much of the frame is said to cover nearly all."""
@@ -137,8 +136,7 @@ def _tile(
     given: list[prompts.Prompt],
     lines: list[str],
 ) -> Image.Image:
-    record = Record(frame_idx, list(masks), torch.stack(list(masks.values())))
-    drawn = Image.fromarray(draw(image, record))
+    drawn = Image.fromarray(draw(image, masks, torch.stack(list(masks.values()))))
     mark(drawn, given)
     drawn.thumbnail((WIDTH, WIDTH))
     text = [f"frame {frame_idx}", *lines]

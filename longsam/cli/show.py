@@ -2,28 +2,55 @@
 
 import argparse
 import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from longsam.cli import record
+from longsam.cli.chart import draw_chart
+from longsam.cli.times import clock
 from longsam.frames import FrameSource, open_source
-from longsam.masks import MaskFolder
+from longsam.masks import MaskFolder, Span
+from longsam.masks.drawing import draw
 from longsam.masks.files import check_not_link
-from longsam.masks.overlay import colour_of, draw
-from longsam.masks.record import ImageArray, Record
+from longsam.masks.record import ImageArray
+from longsam.masks.reviews.history import histories
+from longsam.masks.reviews.spans import spans_of
 
 TILE_WIDTH = 320
 COLUMNS = 5
+MOST_FLAGGED = 15
+"""Tiles of moments that should be looked at."""
+
+_MARGIN = 8
+_TEXT = 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A frame on the sheet.
+
+    Args:
+        frame_idx: The frame.
+        span: Why it is there; None for one of every n.
+        image: With its masks.
+    """
+
+    frame_idx: int
+    span: Span | None
+    image: ImageArray
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "show",
         help="draw a contact sheet of the masks in a folder",
-        description="Draw a contact sheet: every n-th frame with its masks, and the area of each "
+        description="Draw a contact sheet: first the moments that should be looked at (see "
+        "`longsam review`), then every n-th frame with its masks, and the area and scores of each "
         "object over time. A mask that drifts shows at a glance.",
     )
     parser.add_argument("folder", type=Path, help="where `longsam track` has written")
@@ -42,12 +69,46 @@ def run(options: argparse.Namespace) -> int:
     path = options.out or options.folder / "contact_sheet.png"
     if options.out is None:
         check_not_link(path)  # which whoever made the folder may have put there
-    every = options.every or max(1, -(-len(folder) // 25))
+    objects = histories(folder)
+    spans = spans_of(folder, objects)
+    flagged = _moments(spans)
+    rest = max(5, 25 - len(flagged))
+    every = options.every or max(1, -(-len(folder) // rest))
+    wanted = [*flagged, *((i, None) for i in folder.frames[::every])]
     video = _open_video(options.video, folder)
-    tiles = [(i, _tile(folder, i, video)) for i in folder.frames[::every]]
-    _draw_sheet(folder, tiles, path)
-    print(f"{path}: {len(tiles)} of {len(folder)} frames, {len(folder.all_obj_ids())} object(s)")
+    images = {i: _tile(folder, i, video) for i in sorted({i for i, _ in wanted})}
+    tiles = [Tile(i, span, images[i]) for i, span in wanted]
+    width = COLUMNS * TILE_WIDTH + (COLUMNS + 1) * _MARGIN
+    chart = draw_chart(objects, spans, _prompted(options.folder), folder.size, width)
+    times = _times(folder, [i for i, _ in wanted])
+    _sheet(tiles, times, chart).save(path)
+    print(
+        f"{path}: {len(folder.frames[::every])} of {len(folder)} frames, {len(objects)} object(s); "
+        f"{len(spans)} span(s) to look at, {len(flagged)} of them shown first"
+    )
     return 0
+
+
+def _moments(spans: list[Span]) -> list[tuple[int, Span]]:
+    """The worst frames of the surest spans, each frame once."""
+    moments: dict[int, Span] = {}
+    for span in sorted(spans, key=lambda span: -span.sure):
+        moments.setdefault(span.worst, span)
+    return list(moments.items())[:MOST_FLAGGED]
+
+
+def _prompted(folder: Path) -> list[int]:
+    """Frames with prompts, if the run has noted them."""
+    with suppress(ValueError, OSError):
+        noted = record.read(folder)
+        if noted is not None:
+            later = [prompt["frame"] for one in noted.corrections for prompt in one]
+            return sorted({*noted.prompted_frames, *map(int, later)})
+    return []
+
+
+def _times(folder: MaskFolder, frames: list[int]) -> dict[int, float | None]:
+    return {line.frame_idx: line.time for line in folder.lines(sorted(set(frames)))}
 
 
 def _open_video(given: str | None, folder: MaskFolder) -> FrameSource | None:
@@ -84,43 +145,44 @@ def _tile(folder: MaskFolder, frame_idx: int, video: FrameSource | None) -> Imag
     if video is not None:
         (frame,) = video.read(frame_idx, frame_idx + 1)
         image = np.ascontiguousarray(frame[::every, ::every])
-    drawn = draw(image, Record(frame_idx, obj_ids, torch.from_numpy(masks).float()))
+    drawn = draw(image, obj_ids, masks)
     small = Image.fromarray(drawn)
     small.thumbnail((TILE_WIDTH, TILE_WIDTH))
     return np.asarray(small)
 
 
-def _draw_sheet(folder: MaskFolder, tiles: list[tuple[int, ImageArray]], path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Contact sheets need matplotlib: `pip install matplotlib`.") from error
-    rows = -(-len(tiles) // COLUMNS)
-    tile_height = 2.6 * min(4, folder.size[0] / folder.size[1]) + 0.3
-    figure = Figure(figsize=(13, rows * tile_height + 3.2), layout="constrained")
-    grid = figure.add_gridspec(rows + 1, COLUMNS, height_ratios=[tile_height] * rows + [3.0])
-    for place, (frame_idx, image) in enumerate(tiles):
-        axes = figure.add_subplot(grid[place // COLUMNS, place % COLUMNS])
-        axes.imshow(image)
-        axes.set_title(f"frame {frame_idx}", fontsize=8)
-        axes.set_axis_off()
-    axes = figure.add_subplot(grid[rows, :])
-    areas: dict[Any, dict[int, float]] = {obj_id: {} for obj_id in folder.all_obj_ids()}
-    step = max(1, len(folder) // 4000)  # more than the plot has pixels says no more
-    for frame_idx in folder.frames[::step]:
-        for obj_id, area in zip(folder.obj_ids(frame_idx), folder.areas(frame_idx), strict=True):
-            areas[obj_id][frame_idx] = 100 * area / (folder.size[0] * folder.size[1])
-    for position, (obj_id, by_frame) in enumerate(areas.items()):
-        colour = colour_of(obj_id, position) / 255
-        axes.plot(list(by_frame), list(by_frame.values()), label=_label(obj_id), color=colour)
-    axes.set(xlabel="frame", ylabel="area, % of the frame", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    if len(areas) <= 20:
-        axes.legend(title="object", fontsize=8, loc="upper right")
-    figure.savefig(path, dpi=100)
+def _sheet(tiles: list[Tile], times: dict[int, float | None], chart: ImageArray) -> Image.Image:
+    """Tiles in rows, the flagged ones first, and the chart below."""
+    flagged = [tile for tile in tiles if tile.span is not None]
+    groups = [group for group in (flagged, tiles[len(flagged) :]) if group]
+    height = max(tile.image.shape[0] for tile in tiles) if tiles else 0
+    row = height + 2 * _TEXT + _MARGIN
+    num_rows = sum(-(-len(group) // COLUMNS) for group in groups)
+    sheet = Image.new("RGB", (chart.shape[1], num_rows * row + _MARGIN + chart.shape[0]), "white")
+    pen = ImageDraw.Draw(sheet)
+    top = _MARGIN
+    for group in groups:
+        for place, tile in enumerate(group):
+            x = _MARGIN + place % COLUMNS * (TILE_WIDTH + _MARGIN)
+            y = top + place // COLUMNS * row
+            seconds = times.get(tile.frame_idx)
+            when = "" if seconds is None else f", {clock(seconds)}"
+            lines = [f"frame {tile.frame_idx}{when}"]
+            if tile.span is not None:
+                lines.append(f"{str(tile.span.obj_id)[:20]}: {', '.join(tile.span.reasons)}")
+            colour = "black" if tile.span is None else "#b00000"
+            for number, line in enumerate(lines):
+                text = "".join(letter if letter.isprintable() else "?" for letter in line)
+                text = text.encode(errors="replace").decode()
+                pen.text((x, y + number * _TEXT), _cut(pen, text), colour, font_size=12)
+            sheet.paste(Image.fromarray(tile.image), (x, y + 2 * _TEXT))
+        top += -(-len(group) // COLUMNS) * row
+    sheet.paste(Image.fromarray(chart), (0, top))
+    return sheet
 
 
-def _label(obj_id: Any) -> str:
-    """An id as matplotlib draws it: no formula, not left out, and not of any length."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(obj_id)[:40])
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+def _cut(pen: ImageDraw.ImageDraw, text: str) -> str:
+    """As much of a text as fits above a tile."""
+    while text and pen.textlength(text, font_size=12) > TILE_WIDTH:
+        text = text[:-1]
+    return text

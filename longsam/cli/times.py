@@ -86,3 +86,10 @@ def _shown_at(source: VideoFile, seconds: float) -> int | None:
     rate = source.frame_rate
     ends = float(source.num_frames / rate) if rate else float("inf")
     return None if seconds > ends else max(at - 1, 0)
+
+
+def clock(seconds: float) -> str:
+    """A time as people write it, and as `moment` reads it: 1:02:03.5."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest / 10:04.1f}"

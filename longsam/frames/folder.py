@@ -38,6 +38,11 @@ class ImageFiles(FrameSource):
         with open_image(paths[0]) as image:
             self.frame_size = (image.height, image.width)
 
+    @property
+    def names(self) -> list[str]:
+        """The file name of each frame's image."""
+        return [os.path.basename(os.fspath(path)) for path in self._paths]
+
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         for frame_idx in range(start, stop):
             with open_image(self._paths[frame_idx]) as image:

@@ -25,6 +25,8 @@ def check_obj_id(obj_id: Any) -> ObjectId:
     Raises:
         ValueError: It is neither an integer nor a string, or too long.
     """
+    if type(obj_id) is int and -(2**63) < obj_id < 2**63:  # most are; there may be millions
+        return obj_id
     if isinstance(obj_id, np.generic):
         obj_id = obj_id.item()
     if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):

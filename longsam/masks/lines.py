@@ -42,6 +42,8 @@ SCORE_DIGITS = 5
 
 TIME_DECIMALS = 6
 
+_FOUR = [int] * 4
+
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
@@ -179,7 +181,7 @@ def parse_frame(line: bytes, header: Header) -> FrameLine:
     if not (
         isinstance(areas, list)
         and len(areas) == len(ids)
-        and all(_is_count(area) and area <= pixels for area in areas)
+        and all([type(area) is int and 0 <= area <= pixels for area in areas])
     ):
         raise ValueError(f'"areas" must have a number of pixels, at most {pixels}, for each id')
     rle = content.get("rle")
@@ -238,7 +240,7 @@ def check_size(height: int, width: int) -> None:
 
 def is_finite(value: Any) -> bool:
     """Whether a value is a number that a score or a time may be."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = type(value) in (int, float)
     return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # NaN is not
 
 
@@ -256,13 +258,14 @@ def _boxes(boxes: Any, areas: list[int], size: tuple[int, int]) -> list[Box | No
         if box is None and area == 0:
             parsed.append(None)
             continue
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_count, box))):
+        if not (isinstance(box, list) and [type(number) for number in box] == _FOUR):
             raise ValueError(
                 f'"boxes" has {str(box)[:80]} for a mask of {area} pixels; a box is '
                 "[x0, y0, x1, y1], and an empty mask has null"
             )
         x0, y0, x1, y1 = box
-        if not (x0 < x1 <= width and y0 < y1 <= height and 0 < area <= (x1 - x0) * (y1 - y0)):
+        is_inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+        if not (is_inside and 0 < area <= (x1 - x0) * (y1 - y0)):
             raise ValueError(f'"boxes" has {box}, which holds no mask of {area} pixels')
         parsed.append((x0, y0, x1, y1))
     return parsed
@@ -276,7 +279,7 @@ def _numbers(content: dict[str, Any], name: str, count: int) -> list[float | Non
     if not (
         isinstance(numbers, list)
         and len(numbers) == count
-        and all(number is None or is_finite(number) for number in numbers)
+        and all([number is None or is_finite(number) for number in numbers])
     ):
         raise ValueError(
             f'"{name}" must have a number from {-MAX_NUMBER:g} to {MAX_NUMBER:g}, or null, for '

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from longsam.masks.files import AppendFile, open_regular
+from longsam.masks.frame_times import TICKS, Ticks
 from longsam.masks.record import ImageArray
 
 STREAM = "overlay.ts"
@@ -32,7 +33,7 @@ _ANY_TITLES: dict[str, Any] = (
 
 
 class OverlayFile:
-    """A video that grows frame by frame; frame n is shown at n / rate seconds.
+    """A video that grows frame by frame; frame n is shown at n / rate seconds, or as `finish` says.
 
     Args:
         folder: Where it goes. While it is written it is `overlay.ts`; `finish` makes
@@ -91,8 +92,11 @@ class OverlayFile:
         self._sink.close()
         self._ends.close()
 
-    def finish(self) -> None:
+    def finish(self, shown: Ticks | None = None) -> None:
         """Make an MP4 of it.
+
+        Args:
+            shown: When each frame is shown; None is at the rate.
 
         Raises:
             OSError: There is no room, for instance; the stream is still there, whole.
@@ -101,7 +105,7 @@ class OverlayFile:
         stream = self._folder / STREAM
         if self.num_frames:
             target = self._folder / _PARTIAL
-            copy_packets(stream, target, self._rate, 0, self.num_frames)
+            copy_packets(stream, target, self._rate, 0, self.num_frames, shown=shown)
             os.replace(target, self._folder / FINISHED)
         stream.unlink()
         (self._folder / ENDS).unlink()
@@ -146,11 +150,18 @@ def num_frames(folder: Path) -> int:
 
 
 def copy_packets(
-    source: Path, target: Path, rate: Fraction, start: int, stop: int, ends: Any = None
+    source: Path,
+    target: Path,
+    rate: Fraction,
+    start: int,
+    stop: int,
+    ends: Any = None,
+    *,
+    shown: Ticks | None = None,
 ) -> None:
     """Copy frames from a stream to an MP4, or the other way, without encoding them again.
 
-    Time stamps are the numbers of the frames: those of MPEG-TS start again after 26.5 hours.
+    The source's own time stamps are not read: those of MPEG-TS start again after 26.5 hours.
 
     Args:
         source: A stream or an MP4 of ours.
@@ -159,6 +170,7 @@ def copy_packets(
         start: The first frame; the copy begins with the last keyframe up to it.
         stop: The frame after the last.
         ends: A file that is told how long the target is after each frame.
+        shown: When each frame is shown; None is at the rate.
 
     Raises:
         RuntimeError: The source has fewer frames, or is damaged.
@@ -175,7 +187,8 @@ def copy_packets(
             av.open(sink, "w", format=kind, container_options=options) as output,
         ):
             copy = output.add_stream_from_template(template)
-            copy.time_base = 1 / rate
+            base = 1 / rate if shown is None else Fraction(1, TICKS)
+            copy.time_base = base
             held: list[Any] = []
             number = num_copied = 0
             for packet in packets:
@@ -186,9 +199,12 @@ def copy_packets(
                 if number <= start:
                     continue
                 for ready in held:
-                    ready.stream, ready.time_base = copy, 1 / rate
+                    ready.stream, ready.time_base = copy, base
                     ready.pts = ready.dts = num_copied
                     ready.duration = 1
+                    if shown is not None:
+                        ready.pts = ready.dts = int(shown[num_copied])
+                        ready.duration = _duration(shown, num_copied)
                     with _naming_invalid_data(source):
                         output.mux(ready)
                     num_copied += 1
@@ -206,6 +222,12 @@ def copy_packets(
         target.unlink(missing_ok=True)
         raise
     sink.close()
+
+
+def _duration(shown: Ticks, number: int) -> int:
+    """How long a frame is shown; the last one as long as the one before."""
+    at = min(number, len(shown) - 2)
+    return int(shown[at + 1] - shown[at]) if at >= 0 else 1
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """read_masks: masks from disk, as they were. Whoever wrote the folder need not be trusted."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,7 @@ class MaskFolder:
         max_frame_bytes: How much memory the masks of one frame may take, a byte a pixel and object.
 
     Attributes:
+        formats: What was written.
         size: (height, width) of the masks.
         video: The path of the video, if the writer was told.
 
@@ -78,6 +79,7 @@ class MaskFolder:
         if not there:
             raise ValueError(f"{self.folder} holds an overlay only, which gives no masks.")
         self.format = format or there[0]
+        self.formats = header.formats
         self.size = header.size
         self.video = header.video
         self._header = header
@@ -102,7 +104,29 @@ class MaskFolder:
 
     def all_obj_ids(self) -> list[ObjectId]:
         """The objects of all frames, in the order in which they came."""
-        return list(dict.fromkeys(i for frame in self.frames for i in self.obj_ids(frame)))
+        return list(dict.fromkeys(obj_id for line in self.lines() for obj_id in line.obj_ids))
+
+    def lines(self, frames: Iterable[int] | None = None) -> Iterator[FrameLine]:
+        """What the index says of each frame, without the masks; fast over many frames.
+
+        Args:
+            frames: Indices of frames; None goes through all.
+
+        Raises:
+            KeyError: One of them was never written.
+            ValueError: A line is damaged.
+        """
+        with open_regular(self._path) as file:
+            if frames is not None:
+                yield from (self._read_line(file, frame_idx) for frame_idx in frames)
+                return
+            at = 0  # most lines follow each other, and need no seek
+            for frame_idx, start in zip(self.frames, self._starts.tolist(), strict=True):
+                if start != at:
+                    file.seek(start)
+                content = file.readline(MAX_LINE_BYTES)
+                at = start + len(content)
+                yield self._parsed(content, start, frame_idx)
 
     def areas(self, frame_idx: int) -> list[int]:
         """Pixels of each object's mask on a frame."""
@@ -158,13 +182,18 @@ class MaskFolder:
         return FrameMasks(frame_idx, ids, masks)
 
     def _line(self, frame_idx: int) -> FrameLine:
+        with open_regular(self._path) as file:
+            return self._read_line(file, frame_idx)
+
+    def _read_line(self, file: BinaryIO, frame_idx: int) -> FrameLine:
         at = int(np.searchsorted(self._frames, frame_idx))
         if at == len(self._frames) or self._frames[at] != frame_idx:
             raise KeyError(frame_idx)
         start = int(self._starts[at])
-        with open_regular(self._path) as file:
-            file.seek(start)
-            content = file.readline(MAX_LINE_BYTES)
+        file.seek(start)
+        return self._parsed(file.readline(MAX_LINE_BYTES), start, frame_idx)
+
+    def _parsed(self, content: bytes, start: int, frame_idx: int) -> FrameLine:
         with naming(self._path, start):
             line = parse_frame(content, self._header)
             if line.frame_idx != frame_idx:

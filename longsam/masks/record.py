@@ -62,10 +62,11 @@ class Record:
     @cached_property
     def boxes(self) -> list[Box | None]:
         """Around each mask; None for an empty one."""
-        return [_box(mask) for mask in self.masks]
+        return [box_of(mask) for mask in self.masks]
 
 
-def _box(mask: MaskArray) -> Box | None:
+def box_of(mask: MaskArray) -> Box | None:
+    """Around what is not empty of a mask; None if all is."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return None

@@ -8,13 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
+from longsam.masks.drawing import draw
+from longsam.masks.frame_times import ticks
 from longsam.masks.lock import FolderLock
-from longsam.masks.overlay import DEFAULT_FRAME_RATE, draw
+from longsam.masks.overlay import DEFAULT_FRAME_RATE
 from longsam.masks.overlay_file import ENDS, FINISHED, STREAM, OverlayFile
 from longsam.masks.reader import MaskFolder
-from longsam.masks.record import Record
 
 
 def render_overlay(
@@ -33,7 +34,7 @@ def render_overlay(
     Args:
         folder: Of a `MaskWriter` with "rle", "png" or "object_png".
         video: What the masks were made of.
-        frame_rate: Frames a second; None is the video's.
+        frame_rate: Frames a second where frames have no time stamps; None is the video's.
         progress: Called after each frame with the number of frames drawn.
 
     Returns:
@@ -55,16 +56,18 @@ def render_overlay(
             rate = frame_rate or source.frame_rate or DEFAULT_FRAME_RATE
             file = OverlayFile(work, 0, Fraction(rate))
             try:
+                seconds = np.full(len(masks), np.nan)
                 for number, frame_idx in enumerate(masks.frames, 1):
                     _, obj_ids, found = masks.read(frame_idx)
                     (image,) = source.read(frame_idx, frame_idx + 1)
-                    file.append(draw(image, Record(frame_idx, obj_ids, torch.from_numpy(found))))
+                    file.append(draw(image, obj_ids, found))
+                    seconds[number - 1] = source.time(frame_idx)
                     if progress is not None:
                         progress(number)
             except BaseException:
                 file.close()
                 raise
-            file.finish()
+            file.finish(ticks(seconds, Fraction(rate)))
             for name in (STREAM, ENDS):
                 (masks.folder / name).unlink(missing_ok=True)
             os.replace(work / FINISHED, masks.folder / FINISHED)
