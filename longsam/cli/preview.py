@@ -3,14 +3,12 @@
 import argparse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
 
-from longsam import State
 from longsam.cli import model, prompts
 from longsam.cli.drawing import mark
 from longsam.frames import Frame, FrameSource, open_source
@@ -75,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
         for obj_id, (frame_idx, obj_ids, logits) in prompts.add(predictor, state, grouped):
             mask = logits[obj_ids.index(obj_id), 0]
             masks.setdefault(frame_idx, {})[obj_id] = mask.float().cpu()
-            with suppress(KeyError):
-                scores[obj_id, frame_idx] = _score(state, obj_id, frame_idx)
+            logit = predictor.scores(state, frame_idx)[obj_id].object_score
+            scores[obj_id, frame_idx] = float(torch.tensor(logit).sigmoid())
     tiles = []
     for frame_idx in sorted(masks):
         image = ahead.result().get(frame_idx)
@@ -84,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             image = _read(source, [frame_idx])[frame_idx]
         lines = []
         for obj_id, logits in masks[frame_idx].items():
-            line, wrong = _said(obj_id, frame_idx, logits, scores.get((obj_id, frame_idx)))
+            line, wrong = _said(obj_id, frame_idx, logits, scores[obj_id, frame_idx])
             lines.append(line)
             found += [wrong] if wrong else []
         given = [p for (_, frame), group in grouped.items() if frame == frame_idx for p in group]
@@ -107,20 +105,13 @@ def _read(source: FrameSource, frames: list[int]) -> dict[int, Frame]:
     return read
 
 
-def _score(state: State, obj_id: prompts.ObjectId, frame_idx: int) -> float:
-    """How sure the model is that the object is there, 0 to 1; upstream holds it by object."""
-    outputs = state["temp_output_dict_per_obj"][state["obj_id_to_idx"][obj_id]]
-    logit = outputs["cond_frame_outputs"][frame_idx]["object_score_logits"]
-    return float(torch.sigmoid(logit.float()).max())
-
-
 def _said(
-    obj_id: prompts.ObjectId, frame_idx: int, logits: torch.Tensor, score: float | None
+    obj_id: prompts.ObjectId, frame_idx: int, logits: torch.Tensor, score: float
 ) -> tuple[str, str | None]:
     """A line about a mask, and what is wrong with it."""
     area, share = int((logits > 0).sum()), float((logits > 0).float().mean())
     line = f"object {obj_id}: {area:,} pixels, {100 * share:.1f} % of the frame"
-    line += "" if score is None else f", score {score:.2f}"
+    line += f", score {score:.2f}"
     where = f"object {obj_id}, frame {frame_idx}"
     if not area:
         return line, f"{where}: the mask is empty; move the point, or give a box."

@@ -75,7 +75,9 @@ def write_steps(
             if step is None:
                 is_over = True
                 break
-            writer.write(*step)
+            writer.write(
+                *step, scores=predictor.scores(state, step[0]), time=state.source.time(step[0])
+            )
             num_new += 1
             memory_bar.update()
             if stop.is_set():
