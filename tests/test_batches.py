@@ -11,6 +11,9 @@ import videos
 from longsam import Autosave, LongVideoPredictor, Snapshots
 from longsam._upstream import outputs
 
+# What upstream does with corrections is compared, those that a pass replaces among them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
+
 Step = tuple[int, list[Any], torch.Tensor]
 PROMPTS = {
     1: {"points": [[60, 50]], "labels": [1]},
@@ -110,7 +113,7 @@ def test_a_batch_gives_the_masks_of_the_loop(
     assert not any(copies)
 
 
-@pytest.mark.parametrize("batch_objects", [True, 2])
+@pytest.mark.parametrize("batch_objects", [pytest.param(True, marks=pytest.mark.slow), 2])
 def test_whatever_is_called(
     ours: LongVideoPredictor, mp4: Path, sizes: list[int], batch_objects: Any
 ) -> None:
@@ -186,7 +189,7 @@ def test_bad_batches(ours: LongVideoPredictor, mp4: Path, wrong: Any) -> None:
         ours.init_state(mp4, batch_objects=wrong)
 
 
-@pytest.mark.parametrize("count", [2, 5, 64])
+@pytest.mark.parametrize("count", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 64)), 5])
 def test_frames_encoded_together(ours: LongVideoPredictor, mp4: Path, count: int) -> None:
     """Whatever is called, masks are those of one frame at a time, but for rounding."""
     together = many_calls(ours, prompted(ours, mp4, frames_per_encode=count))
@@ -226,6 +229,7 @@ def test_a_damaged_frame_is_met_where_it_is(
         next(steps)
 
 
+@pytest.mark.slow
 def test_going_on_encodes_the_same_frames_together(
     ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:

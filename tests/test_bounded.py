@@ -50,7 +50,7 @@ def everything_in(value: Any) -> tuple[int, int]:
     return count, size
 
 
-@pytest.mark.parametrize("reader", ["av", "decord"])
+@pytest.mark.parametrize("reader", ["av", pytest.param("decord", marks=pytest.mark.slow)])
 def test_state_after_10_n_frames_equals_that_after_n(
     reader: Any, ours: LongVideoPredictor, tmp_path: Path
 ) -> None:
@@ -103,6 +103,7 @@ def test_memory_usage_names_kinds_and_devices(ours: LongVideoPredictor, mp4: Pat
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is replaced")
 def test_neighbourhood_of_the_start_and_prompts_are_kept(
     ours: LongVideoPredictor, mp4: Path
 ) -> None:

@@ -123,7 +123,13 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[tuple[int, int], ...], Calls]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in {"forward", "both, each"} else pytest.param(case, marks=pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_masks_are_those_of_upstream_doing_the_same(case: str, video: Path, tmp_path: Path) -> None:
     flags, first, corrected, calls = CASES[case]
     out = tmp_path / "out"

@@ -17,6 +17,9 @@ Output = tuple[int, list[Any], torch.Tensor]
 Calls = Callable[[SAM2VideoPredictor, Any], Iterator[Output]]
 """What a user does with a fresh state; yields all that the predictor returns."""
 
+# What upstream does with corrections is compared, those that a pass replaces among them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
+
 REACH = 15
 DISC = np.hypot(*np.mgrid[-60:60, -80:80]) < 40
 

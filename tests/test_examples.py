@@ -23,6 +23,8 @@ from longsam.masks import MaskFolder
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.slow
+
 
 def test_readme_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -31,7 +33,7 @@ def test_readme_example(
 
     Only the model's input is smaller, for the sake of time.
     """
-    smaller = {"hydra_overrides_extra": ["++model.image_size=512"]}
+    smaller = {"hydra_overrides_extra": ["++model.image_size=256"]}
     build = functools.partial(longsam.build_long_video_predictor, **smaller)
     monkeypatch.setattr(longsam, "build_long_video_predictor", build)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

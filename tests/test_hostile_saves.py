@@ -24,7 +24,7 @@ def saved(
     for _ in predictor.propagate_in_video(state, max_frame_num_to_track=num_frames):
         pass
     predictor.save_state(state, path)
-    return storage.read(path, "longsam_state", "state", 3)
+    return storage.read(path, "longsam_state", "state", 4)
 
 
 @pytest.fixture(scope="module")

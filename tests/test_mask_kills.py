@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from benchmarks import kill_matrix
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+]
 
 
 @pytest.mark.parametrize("way", ["api", "cli"])

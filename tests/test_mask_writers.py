@@ -10,6 +10,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -152,6 +153,7 @@ class FakeState(dict[str, Any]):
     def __init__(self, last_frame_idx: int):
         super().__init__()
         self.last_frame_idx = last_frame_idx
+        self.source = SimpleNamespace(frames=range(10**9))
 
 
 def test_a_state_that_has_tracked_nothing_destroys_nothing(tmp_path: Path) -> None:

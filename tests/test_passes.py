@@ -18,6 +18,9 @@ from sessions import Snapshots
 
 from longsam import LongVideoPredictor
 
+# What upstream does with corrections is compared, those that a pass replaces among them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
+
 REACH = 15
 BOX = [30, 20, 110, 90]
 DISC = np.hypot(*np.mgrid[-60:60, -80:80]) < 40

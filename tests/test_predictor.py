@@ -171,6 +171,7 @@ def test_removed_objects_and_resets_are_forgotten(ours: LongVideoPredictor, mp4:
     assert list(state["longsam"].memory.recent) == [5, 6, 7, 8]
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is replaced")
 def test_remove_object_reports_only_frames_that_are_remembered(
     ours: LongVideoPredictor, mp4: Path
 ) -> None:

@@ -13,6 +13,9 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from longsam import Autosave, LongVideoPredictor, Snapshots
 
+# What upstream does with corrections is compared, those that a pass replaces among them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
+
 CORRECTION = {"points": [[40, 40]], "labels": [0]}
 
 

@@ -100,6 +100,7 @@ class Shade(str, Enum):
     RED = "red"
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is replaced")
 def test_another_process_goes_on(checkpoint: Path, mp4: Path, tmp_path: Path) -> None:
     """Everything is in the file: the model is built anew, and prompts not yet tracked are kept."""
     ours = models.build_ours(checkpoint)

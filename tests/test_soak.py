@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import videos
 from benchmarks import soak
 
 
+@pytest.mark.slow
 def test_nothing_grows_over_8000_frames(tmp_path: Path) -> None:
     video = videos.write_video(tmp_path / "video.mp4", 8000, soak.SIDE, soak.SIDE)
     command = [sys.executable, "-W", "ignore", soak.__file__, "--save-every", "1000"]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from longsam import build_long_video_predictor
@@ -25,6 +26,7 @@ def train(out: Path, until_step: int) -> dict[str, torch.Tensor]:
     return weights
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """With the weights of a training that was not, in a checkpoint that upstream loads."""
     train(tmp_path / "stopped", 2)

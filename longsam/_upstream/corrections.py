@@ -13,7 +13,7 @@ _ARE_CONDITIONING: ContextVar[bool] = ContextVar("corrections_condition", defaul
 class OrForOneSession:
     """A model's option `add_all_frames_to_correct_as_cond`, which a session may have of its own.
 
-    Upstream asks the model for it while a prompt is added (lines 261 and 367). Within
+    Upstream asks the model for it while a prompt is added (lines 244 and 349). Within
     `corrections_condition` it is true, in this thread alone; the model's own value never changes.
     """
 
@@ -44,7 +44,7 @@ def waiting_corrections(state: InferenceState) -> Iterator[tuple[Any, int, bool]
 
     Yields:
         (object id, frame, whether it stays). On a conditioning frame it does not: upstream keeps
-        the output that this frame has (line 533).
+        the output that this frame has (line 540).
     """
     for obj_idx, obj_id in objects(state):
         waiting = state["temp_output_dict_per_obj"][obj_idx]

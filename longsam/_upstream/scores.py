@@ -24,7 +24,7 @@ def keeping_predicted_iou(
     output_dict: dict[str, dict[int, Output]],
     batch_size: int,
 ) -> tuple[Output, torch.Tensor]:
-    """Upstream's `_run_single_frame_inference` (line 708), and the predicted IoU in its output.
+    """Upstream's `_run_single_frame_inference` (line 737), and the predicted IoU in its output.
 
     It makes a compact output of what `track_step` returns and drops the rest. The outputs so far go
     all the way down to `_track_step`, so a copy of that dict brings the IoU back; nothing is put on
@@ -38,9 +38,9 @@ def keeping_predicted_iou(
 
 
 def catch_predicted_iou(output_dict: dict[str, Any], sam_outputs: tuple[torch.Tensor, ...]) -> None:
-    """Note the predicted IoU where `_track_step` (sam2_base.py, line 735) has it.
+    """Note the predicted IoU where `_track_step` (sam2_base.py, line 728) has it.
 
-    Of several masks upstream chooses the one of the greatest (line 369). A prompt that is a mask
+    Of several masks upstream chooses the one of the greatest (line 383). A prompt that is a mask
     gives 1.
     """
     if _CAUGHT in output_dict:

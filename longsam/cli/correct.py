@@ -17,6 +17,7 @@ from longsam.cli.record import Record
 from longsam.cli.writing import write_steps
 from longsam.masks import MaskWriter
 from longsam.masks.copying import copy_frames, frames_written
+from longsam.masks.files import check_not_link
 
 DESCRIPTION = """\
 Correct the masks of a run where tracking went wrong.
@@ -65,9 +66,10 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     out, work = options.out, options.out / results.CORRECTION
     results.finish_correction(out)
+    check_not_link(work)
     recorded = record.read(out)
     for name in (results.STATE, record.RECORD):
-        if not (out / name).exists():
+        if not (out / name).is_file():
             raise ValueError(
                 f"{out} holds no run that can be corrected: there is no {name} in it. Give the "
                 "folder of `longsam track VIDEO --out FOLDER`."
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     options.dtype = options.dtype or recorded.dtype
     model.check_flags(options)
     video = str(options.video or recorded.video)
-    if not os.path.exists(video):
+    if not (os.path.isfile(video) or os.path.isdir(video)):
         raise ValueError(f"the run is of {video}, which is not there; give it with --video.")
     predictor = model.load(options, vos_optimized=recorded.vos_optimized)
     recorded = replace(recorded, corrections=[*recorded.corrections, corrections])

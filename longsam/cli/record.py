@@ -13,6 +13,7 @@ from longsam.cli.model import DTYPES
 from longsam.cli.prompts import ObjectId, Prompt
 from longsam.cli.span import DIRECTIONS, Grouped
 from longsam.masks import FORMATS
+from longsam.masks.files import check_not_link
 
 RECORD = "run.json"
 
@@ -58,6 +59,7 @@ class Record:
     def write(self, out: Path) -> None:
         """It is there whole or not at all."""
         partial = out / f"{RECORD}.partial"
+        check_not_link(partial)
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         os.replace(partial, out / RECORD)
 
@@ -74,13 +76,13 @@ def read(out: Path) -> Record | None:
         ValueError: It is damaged.
     """
     path = out / RECORD
-    if not path.exists():
+    if not path.is_file():  # a pipe would keep us waiting
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         record = Record(**{each.name: content[each.name] for each in fields(Record)})
         _check(record)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); track again with --overwrite.") from error
     return record
 
@@ -186,7 +188,8 @@ def use_model(options: argparse.Namespace, recorded: Record) -> None:
         options.checkpoint = recorded.checkpoint and Path(recorded.checkpoint)
     if options.config is None and recorded.config is not None:
         name = recorded.config
-        if not re.fullmatch(r"(configs/sam2(\.1)?/)?\w[\w.+]*", name) or Path(name).exists():
+        is_name = re.fullmatch(r"configs/sam2(\.1)?/\w[\w.+]*|\w[\w.+]*(?<!\.yaml)(?<!\.yml)", name)
+        if not is_name or Path(name).exists():
             raise ValueError(
                 f"the run has the config {name}, a file of its own; give it with --config."
             )

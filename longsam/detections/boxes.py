@@ -1,5 +1,7 @@
 """Geometry of boxes and masks."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -46,6 +48,29 @@ def shares_inside(
         inside = masks[:, y0:y1, x0:x1].sum((1, 2)).cpu().numpy()
         of_masks[d], of_boxes[d] = inside / areas, inside / max(1, (x1 - x0) * (y1 - y0))
     return of_masks, of_boxes
+
+
+def shared_with(
+    masks: torch.Tensor, found: npt.NDArray[np.bool_], boxes: Boxes
+) -> npt.NDArray[np.float64]:
+    """Pixels that each found mask shares with each mask, found x masks.
+
+    Args:
+        masks: num_masks x height x width, bool.
+        found: n x height x width.
+        boxes: Around what was found.
+    """
+    shared = np.zeros((len(found), len(masks)))
+    for d, (x0, y0, x1, y1) in enumerate(_whole(boxes)):
+        part = torch.from_numpy(found[d, y0:y1, x0:x1]).to(masks.device)
+        shared[d] = (masks[:, y0:y1, x0:x1] & part).sum((1, 2)).cpu().numpy()
+    return shared
+
+
+def _whole(boxes: Boxes) -> Any:
+    """Boxes of whole pixels that hold the given ones."""
+    corners = [np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]
+    return np.concatenate(corners, axis=1).clip(0).astype(int)
 
 
 def same_masks(masks: torch.Tensor) -> list[tuple[int, int]]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from longsam.detections.boxes import MOSTLY, boxes_around, ious, shares_inside
+from longsam.detections.boxes import MOSTLY, boxes_around, ious, shared_with, shares_inside
 from longsam.detections.detections import Detections
 from longsam.detections.options import Options
 
@@ -15,6 +16,9 @@ try:
     from scipy.optimize import linear_sum_assignment
 except ImportError as error:
     raise ImportError("longsam.detections needs scipy: `pip install scipy`.") from error
+
+
+Shares = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,10 @@ def match(
         labels: Of the objects.
         options: `match_iou` and `correct_iou` of them.
     """
-    overlap = ious(found.boxes, boxes_around(masks))
+    overlap, of_masks, of_boxes = _overlaps(found, masks)
     alike = np.zeros(overlap.shape, bool)
     for d, label in enumerate(found.labels):
         alike[d] = [label == other for other in labels]
-    of_masks, of_boxes = shares_inside(masks, found.boxes)
     holds, is_part = (of_masks > MOSTLY) & alike, (of_boxes > MOSTLY) & alike
     pairs = linear_sum_assignment(overlap + 0.01 * alike, maximize=True)  # labels decide ties
     matched = {
@@ -68,7 +71,32 @@ def match(
     for d in np.argsort(-found.scores).tolist():
         same = [n for n in new if found.labels[n] == found.labels[d]]
         is_known = d in matched or is_of[d].any()
-        is_twice = (ious(found.boxes[[d]], found.boxes[same]) >= options.match_iou).any()
+        is_twice = (_ious_of(found, d, same) >= options.match_iou).any()
         if not is_known and not is_twice:
             new.append(d)
     return Matches(confirmed, corrections, new)
+
+
+def _overlaps(found: Detections, masks: torch.Tensor) -> tuple[Shares, Shares, Shares]:
+    """IoUs, shares of the objects' masks that are on what was found, and shares of what was found.
+
+    All are found x objects: of masks where the detector has given some, else of boxes.
+    """
+    if found.masks is None:
+        return ious(found.boxes, boxes_around(masks)), *shares_inside(masks, found.boxes)
+    around = boxes_around(torch.from_numpy(found.masks))
+    shared = shared_with(masks, found.masks, around)
+    of_found = found.masks.sum((1, 2), dtype=np.float64)[:, None]
+    of_objects = masks.sum((1, 2)).double().cpu().numpy()[None]
+    return (
+        shared / np.maximum(of_found + of_objects - shared, 1),
+        shared / np.maximum(of_objects, 1),
+        shared / np.maximum(of_found, 1),
+    )
+
+
+def _ious_of(found: Detections, one: int, others: list[int]) -> Shares:
+    """IoUs of a detection with others of the same frame."""
+    if found.masks is None or not others:
+        return ious(found.boxes[[one]], found.boxes[others])
+    return _overlaps(found.only([one]), torch.from_numpy(found.masks[others]))[0]

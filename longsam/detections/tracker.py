@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from longsam import LiveVideo, LongVideoPredictor, State
-from longsam.detections.boxes import Boxes
 from longsam.detections.detections import Detections, Detector, as_detections, usable
 from longsam.detections.matching import match
 from longsam.detections.objects import KnownObjects
@@ -154,32 +153,41 @@ class Tracker:
         found = usable(found, self.source.frame_size, self.options.min_score)
         prompts = self._prompts(frame_idx, found, mask_logits[:, 0] > 0)
         if prompts:
-            mask_logits = self._prompted(frame_idx, prompts, mask_logits)
+            mask_logits = self._prompted(frame_idx, found, prompts, mask_logits)
         refused = self.objects.refused(frame_idx, mask_logits[:, 0] > 0, num_old)
         mask_logits = self._let_go(refused, mask_logits)
         return mask_logits, bool(prompts) or len(mask_logits) < num_before
 
-    def _prompts(self, frame_idx: int, found: Detections, masks: torch.Tensor) -> dict[Any, Boxes]:
-        """Note who was detected, and who is new; returns the boxes to prompt with, by object."""
+    def _prompts(self, frame_idx: int, found: Detections, masks: torch.Tensor) -> dict[Any, int]:
+        """Note who was detected, and who is new; returns whom to prompt with which detection."""
         matches = match(found, masks, self.objects.labels, self.options)
         self.objects.note_hits(matches.confirmed, frame_idx)
         ids = self.objects.ids
-        prompts = {ids[row]: found.boxes[d] for row, d in matches.corrections.items()}
+        prompts = {ids[row]: d for row, d in matches.corrections.items()}
         for d in matches.new[: self.objects.num_free]:
             label = _plain(found.labels[d]) if self.is_saved else found.labels[d]
-            prompts[self.objects.add(label, frame_idx)] = found.boxes[d]
+            prompts[self.objects.add(label, frame_idx)] = d
         return prompts
 
     def _prompted(
-        self, frame_idx: int, prompts: dict[Any, Boxes], mask_logits: torch.Tensor
+        self,
+        frame_idx: int,
+        found: Detections,
+        prompts: dict[Any, int],
+        mask_logits: torch.Tensor,
     ) -> torch.Tensor:
         """Give the prompts; returns the mask logits with those of the prompted objects."""
         # New objects come last and have no row yet.
         rows = dict(zip(self.objects.ids, torch.split(mask_logits, 1), strict=False))
-        for obj_id, box in prompts.items():
-            _, ids, after = self.predictor.add_new_points_or_box(
-                self.state, frame_idx, obj_id, box=box.astype(np.float32)
-            )
+        for obj_id, d in prompts.items():
+            if found.masks is not None:
+                _, ids, after = self.predictor.add_new_mask(
+                    self.state, frame_idx, obj_id, found.masks[d]
+                )
+            else:
+                _, ids, after = self.predictor.add_new_points_or_box(
+                    self.state, frame_idx, obj_id, box=found.boxes[d].astype(np.float32)
+                )
             row = list(ids).index(obj_id)
             rows[obj_id] = after[row : row + 1]
         return torch.cat([rows[obj_id] for obj_id in self.objects.ids])
