@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from longsam.cli import correct, frame, main, preview, program, track
+from longsam.cli import correct, export, frame, main, preview, program, review, track
 from longsam.masks import MaskFolder
 from longsam.testing import SyntheticVideo
 
 ROOT = Path(__file__).parents[1]
-HELP = {module.__name__: module.EPILOG for module in (program, frame, preview, track, correct)}
+HELP = {
+    module.__name__: module.EPILOG
+    for module in (program, frame, preview, track, correct, export, review)
+}
 
 
 def in_text(text: str) -> list[str]:

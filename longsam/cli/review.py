@@ -13,7 +13,7 @@ from longsam.masks.reviews import LEAST_SURE
 EPILOG = """\
 example:
   longsam review out
-  longsam correct out --point 300,180@1250:bee
+  longsam correct out --point 410,220@120:bee
 """
 
 
