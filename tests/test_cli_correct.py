@@ -146,6 +146,7 @@ def test_masks_are_those_of_upstream_doing_the_same(case: str, video: Path, tmp_
     assert not (out / "corrected").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
 def test_corrections_one_after_the_other(video: Path, tmp_path: Path) -> None:
     assert track(video, tmp_path, *both_points(0)) == 0
     assert correct(tmp_path, "--point", point(35, 1)) == 0

@@ -15,6 +15,8 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from longsam import LongVideoPredictor, Snapshots
 from longsam.masks import MaskFolder, MaskWriter
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
+
 Scores = dict[Any, tuple[float, float]]
 
 CALLS = [

@@ -88,6 +88,7 @@ def test_a_hidden_object_is_called_absent_and_found_again(predictor: LongVideoPr
     assert iou(masks[middle + 60], video.masks(middle + 60)[target]) > 0.7
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
 @pytest.mark.parametrize("difficulty", ["easy", "hard"])
 def test_ours_equals_upstream(
     predictor: LongVideoPredictor, tmp_path: Path, difficulty: str

@@ -34,6 +34,12 @@ class Overlay(MaskFormat):
 
     def write(self, record: Record) -> None:
         image = record.image if record.image is not None else self._read(record.frame_idx)
+        size, expected = image.shape[:2], record.masks.shape[1:]
+        if size != expected:
+            raise ValueError(
+                f"The image of frame {record.frame_idx} is {size[1]}x{size[0]} pixels, but its "
+                f"masks are {expected[1]}x{expected[0]}."
+            )
         self._file.append(draw(image, record.obj_ids, record.masks, boxes=record.boxes))
 
     def sync(self) -> None:
