@@ -209,6 +209,7 @@ def test_wrong_corrections_change_nothing(
     assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
+@pytest.mark.slow
 def test_killed_the_old_masks_stay_and_it_resumes(video: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.mp4"
     SyntheticVideo(2, 160, (96, 128)).write(long)

@@ -296,6 +296,7 @@ def test_equal_to_upstream_where_it_raises_a_dtype_error(
     assert_equal(outputs(upstream, mp4, calls), outputs(ours, mp4, calls))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [*SCENARIOS, *SCENARIOS_WITH_UPSTREAM_MENDED][-6:])
 def test_equal_to_upstream_under_autocast(
     calls: Calls, upstream: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
@@ -305,7 +306,7 @@ def test_equal_to_upstream_under_autocast(
 
 
 @pytest.mark.parametrize("calls", SCENARIOS, ids=lambda calls: calls.__name__)
-@pytest.mark.parametrize("video", ["mp4", "jpegs"])
+@pytest.mark.parametrize("video", ["mp4", pytest.param("jpegs", marks=pytest.mark.slow)])
 def test_equal_to_upstream(
     calls: Calls,
     video: str,
@@ -356,6 +357,7 @@ def many_conditioning_frames(p: Any, state: Any) -> Iterator[Output]:
     yield from p.propagate_in_video(state, start_frame_idx=95, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reach"),
     [
