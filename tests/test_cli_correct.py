@@ -123,6 +123,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[tuple[int, int], ...], Calls]
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
 @pytest.mark.parametrize(
     "case",
     [

@@ -316,6 +316,8 @@ class _Correction:
                 }
                 *_, (_, answer) = prompts.add(predictor, state, own)
                 yield answer
+                if job.frame_idx == job.stop:
+                    continue
                 start = job.frame_idx + (-1 if job.reverse else 1)
                 steps = predictor.propagate_in_video(
                     state, start, reverse=job.reverse, autosave=autosave, progress_bar=False
