@@ -82,7 +82,9 @@ def test_frames_and_their_order(
 
 
 @pytest.mark.parametrize("flags", [("--both",), ("--reverse",), ("--both", "--step", 2)])
-@pytest.mark.parametrize("stops", [(5,), (25, 45), (40,)])
+@pytest.mark.parametrize(
+    "stops", [(25, 45), *(pytest.param(s, marks=pytest.mark.slow) for s in ((5,), (40,)))]
+)
 def test_a_stopped_run_resumes_in_its_direction(
     flags: tuple[object, ...], stops: tuple[int, ...], video: Path, tmp_path: Path
 ) -> None:

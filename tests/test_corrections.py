@@ -38,9 +38,18 @@ def corrected_on_a_prompted_frame(p: Any, state: Any) -> Iterator[Any]:
     yield from p.propagate_in_video(state, start_frame_idx=12, reverse=True)
 
 
+QUICK = {"correction_kept_while_tracking_on", "forward_then_reverse_from_the_middle"}
+
+
 @pytest.mark.parametrize(
     "calls",
-    [*test_exact.SCENARIOS, corrected_on_a_prompted_frame],
+    [
+        *(
+            calls if calls.__name__ in QUICK else pytest.param(calls, marks=pytest.mark.slow)
+            for calls in test_exact.SCENARIOS
+        ),
+        corrected_on_a_prompted_frame,
+    ],
     ids=lambda calls: calls.__name__,
 )
 def test_equal_to_upstream_with_its_option(
@@ -126,6 +135,7 @@ def test_it_is_saved(
     assert torch.equal(mine[2], expected[2])
 
 
+@pytest.mark.slow
 def test_going_back_far(
     conditioning: SAM2VideoPredictor, ours: LongVideoPredictor, mp4: Path
 ) -> None:

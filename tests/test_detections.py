@@ -315,6 +315,7 @@ def test_limits(predictor: LongVideoPredictor, tmp_path: Path) -> None:
     assert len(steps[0][1]) == 1
 
 
+@pytest.mark.slow
 def test_memory_stays_the_same(predictor: LongVideoPredictor) -> None:
     """A correction on every fifth frame."""
     states: list[Any] = []
@@ -397,6 +398,7 @@ def not_interrupted(predictor: LongVideoPredictor, clip: Path) -> list[Any]:
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:memory_window is 10")
 def test_a_run_with_a_small_window_goes_on(
     predictor: LongVideoPredictor, clip: Path, tmp_path: Path

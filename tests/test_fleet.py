@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from longsam.masks import MaskFolder
 from longsam.testing import SyntheticVideo, load_predictor
@@ -40,6 +41,7 @@ print(json.dumps([len(killed), *[r if isinstance(r, dict) else str(r) for r in r
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_frame(tmp_path: Path) -> None:
     video = SyntheticVideo(3, NUM_FRAMES)
     video.write(tmp_path / "video.mp4")

@@ -89,7 +89,7 @@ def test_a_hidden_object_is_called_absent_and_found_again(predictor: LongVideoPr
 
 
 @pytest.mark.filterwarnings("ignore:.*the correction is (replaced|lost)")
-@pytest.mark.parametrize("difficulty", ["easy", "hard"])
+@pytest.mark.parametrize("difficulty", [pytest.param("easy", marks=pytest.mark.slow), "hard"])
 def test_ours_equals_upstream(
     predictor: LongVideoPredictor, tmp_path: Path, difficulty: str
 ) -> None:
