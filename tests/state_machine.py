@@ -17,6 +17,7 @@ mistake in few sessions.
 
 import shutil
 import tempfile
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -664,20 +665,26 @@ class Calls(RuleBasedStateMachine):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = _result(call)
-        told = [w for w in caught if "comes by the corrections of" in str(w.message)]
-        self._check_corrections(bool(told))
+        told = [str(w.message) for w in caught if "comes by the corrections of" in str(w.message)]
+        self._check_corrections(told)
         forgotten = [w.message for w in caught if "forgotten" in str(w.message)]
         assert not (self.is_exact and forgotten), forgotten[0]
         self.differs |= bool(forgotten)
         return result
 
-    def _check_corrections(self, is_told: bool) -> None:
+    def _check_corrections(self, messages: list[str]) -> None:
         """After the same call of both: what was corrected is there, or ours has said it goes."""
         known = self.corrected
-        if is_told:
-            is_true = not all(told for _, told in known.values())
+        for message in messages:
+            named = {  # a message names five, and says how many more there are
+                (obj_id, frame_idx)
+                for obj_id, frame_idx in known
+                if " more: " in message
+                or re.search(rf"object {re.escape(repr(obj_id))} on frame {frame_idx}\b", message)
+            }
+            is_true = not all(known[key][1] for key in named)
             assert is_true or self.is_apart, "a warning of no correction"
-            known = {key: (output, True) for key, (output, _) in known.items()}
+            known = {key: (output, told or key in named) for key, (output, told) in known.items()}
         self.corrected = {}
         for (obj_id, frame_idx), (output, told) in known.items():
             obj_idx = self.theirs["obj_id_to_idx"].get(obj_id)
