@@ -15,9 +15,9 @@ Subclasses of `Calls` that make only some of the calls are in `MACHINES`: each f
 mistake in few sessions.
 """
 
+import re
 import shutil
 import tempfile
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator

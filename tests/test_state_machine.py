@@ -11,9 +11,11 @@ def test_whatever_is_called_in_whatever_order(num_sessions: int) -> None:
     counts = state_machine.COUNTS
     assert counts["calls"] >= 25 * num_sessions
     assert counts["exact"] >= 18 * num_sessions
-    for kind in ("track", "add_new_points_or_box", "add_new_mask", "remove_object",
-                 "clear_all_prompts_in_frame", "crash_and_resume", "by shape", "rewind", "bank",
-                 "with snapshots", "with two open passes"):  # fmt: skip
+    kinds = {"track", "add_new_points_or_box", "add_new_mask", "remove_object", "by shape",
+             "clear_all_prompts_in_frame", "with snapshots", "with two open passes"}  # fmt: skip
+    if num_sessions >= 80:
+        kinds |= {"crash_and_resume", "rewind", "bank"}
+    for kind in kinds:
         assert counts[kind] > 0, counts
 
 
