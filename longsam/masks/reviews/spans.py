@@ -34,14 +34,8 @@ generated hard videos, tracked with the testing model (tests/benchmarks/review.p
 BASE = -2.2
 """Log odds where there is no sign."""
 
-LEAST_SURE = 0.5
-"""From here on a frame can be the worst of its surroundings, and so in a span."""
-
-SURE = 0.82
-"""From here on every frame is in a span."""
-
-_APART = 7
-"""Frames between two that are the worst of their surroundings, at least."""
+LEAST_SURE = 0.59
+"""From here on a frame is in a span."""
 
 _GAP = 2
 """So many frames in between do not end a span."""
@@ -75,9 +69,6 @@ def review(
 ) -> list[Span]:
     """Find where masks may be wrong, without the video and without a model.
 
-    A person is shown where to look, not all that is wrong: a span has every frame that is wrong
-    with a likelihood of at least 0.82, and of less sure ones only the worst of 13 frames.
-
     Each object is compared with its own history: the area and shape that it had on the first ten
     frames with a mask, and the scores that are usual for it (their 0.9 quantile). Signs are:
 
@@ -95,7 +86,7 @@ def review(
 
     Args:
         folder: Where a `MaskWriter` has written. Whoever wrote it need not be trusted.
-        least_sure: How likely the worst frame must be wrong, 0 to 1.
+        least_sure: How likely a frame must be wrong to be in a span, 0 to 1.
 
     Returns:
         By first frame.
@@ -116,14 +107,14 @@ def spans_of(
     """As `review`, of histories that were read before."""
     ids = list(objects)
     sharing = Sharing(folder, objects)
-    least, every = (_log_odds(one) for one in (least_sure, max(least_sure, SURE)))
+    least = float(np.log(least_sure / (1 - least_sure)))
     spans: list[Span] = []
     for number, (obj_id, history) in enumerate(objects.items()):
         signs = {**of_object(history, folder.size), **sharing.signs(number)}
         odds = np.full(len(history), BASE)
         for name, sign in signs.items():
             odds += WEIGHTS[name] * sign
-        for start, stop in _runs((odds >= every) | _worst(odds, least)):
+        for start, stop in _runs(odds >= least):
             worst = start + int(np.argmax(odds[start:stop]))
             other = int(sharing.others[number][worst])
             reasons = _reasons(signs, slice(start, stop), None if other < 0 else ids[other])
@@ -140,21 +131,6 @@ def spans_of(
                 )
             )
     return sorted(spans, key=lambda span: (span.start, span.stop))
-
-
-def _log_odds(likelihood: float) -> float:
-    return float(np.log(likelihood / (1 - likelihood)))
-
-
-def _worst(odds: Floats, least: float) -> npt.NDArray[np.bool_]:
-    """The frames that are the worst of their surroundings, and likely enough to be wrong."""
-    worst, is_near = np.zeros(len(odds), np.bool_), np.zeros(len(odds), np.bool_)
-    candidates = np.flatnonzero(odds >= least)
-    for at in candidates[np.argsort(-odds[candidates], kind="stable")].tolist():
-        if not is_near[at]:
-            worst[at] = True
-            is_near[max(0, at - _APART + 1) : at + _APART] = True
-    return worst
 
 
 def _runs(flagged: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
