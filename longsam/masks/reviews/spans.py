@@ -15,26 +15,26 @@ from longsam.masks.reviews.signs import of_object
 
 WEIGHTS = MappingProxyType(
     {
-        "larger": 1.7,
-        "smaller": 1.4,
+        "larger": 1.4,
+        "smaller": 1.3,
         "low predicted IoU": 1.0,
         "low object score": 0.5,
-        "empty though score high": 2.7,
-        "scattered": 0.7,
-        "vanished inside the frame": 0.7,
+        "empty though score high": 2.4,
+        "scattered": 0.6,
+        "vanished inside the frame": 1.0,
         "jumped": 0.1,
         "same mask as another": 0.7,
-        "another fits it better": 2.0,
-        "fits better than another": -1.0,
+        "another fits it better": 1.6,
+        "fits better than another": -1.4,
     }
 )
 """How much each sign adds to the log odds that the mask is wrong; from a logistic regression on
 generated hard videos, tracked with the testing model (tests/benchmarks/review.py)."""
 
-BASE = -2.2
+BASE = -1.9
 """Log odds where there is no sign."""
 
-LEAST_SURE = 0.59
+LEAST_SURE = 0.61
 """From here on a frame is in a span."""
 
 _GAP = 2
