@@ -4,9 +4,9 @@
 
 Into results/review.json: hard generated videos of 400 frames, tracked with the testing model, every
 object clicked on frame 0; seeds from 5000 on, none of which chose a weight or a threshold (those
-were seeds 2000 to 2019 and 4000 to 4029). A frame of an object is bad where the IoU with the truth is below 0.5; a
-mask on an absent object has IoU 0, none on an absent object 1. Frames on which less than a
-thousandth of the frame shows of the object are left out, as in
+were seeds 2000 to 2019 and 4000 to 4029). A frame of an object is bad where the IoU with the truth
+is below 0.5; a mask on an absent object has IoU 0, none on an absent object 1. Frames on which less
+than a thousandth of the frame shows of the object are left out, as in
 examples/train_testing_model/evaluate.py. A bad span has at least 5 frames; it is found if a span of
 the review of the same object has one of its frames.
 """
