@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import report
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from flops import gflop_by_part
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from sam2.build_sam import build_sam2_video_predictor
@@ -181,14 +181,15 @@ def profile(bench: Bench) -> dict[str, Any]:
             steps = predictor.propagate_in_video(state)
             bench.per_frame(steps, FULL_MEMORY if bench.is_cuda else 7)
             if name == "ours":
-                with bench.autocast(), FlopCounterMode(display=False) as counter:
-                    next(steps)
-                gflop = counter.get_total_flops() / 1e9
+                with bench.autocast():
+                    by_part = gflop_by_part(predictor, lambda steps=steps: next(steps))
+                gflop = by_part["total"]
                 weights = sum(p.numel() * p.element_size() for p in predictor.parameters())
                 outputs = state["output_dict_per_obj"][0]["cond_frame_outputs"]
                 memory_features = outputs[0]["maskmem_features"].nbytes  # seven are read
                 least = weights + 7 * memory_features + 3 * bench.image_size**2
                 result["gflop_a_frame"] = round(gflop, 1)
+                result["gflop"] = {part: round(by_part.get(part, 0), 1) for part in MODULES}
                 result["least_mb_a_frame"] = round(least / 1e6, 1)
                 result["floor_seconds"] = round(
                     max(gflop / ceilings["gflops"], least / 1e9 / ceilings["gb_per_second"]), 4
@@ -203,6 +204,11 @@ def profile(bench: Bench) -> dict[str, Any]:
             of["rest_of_track_step"] = step - inner
             of["between"] = total - step - of["image_encoder"]
             of["between"] -= of["frame_to_tensor"] + of["upsampling"]
+            if name == "ours":  # how near each part comes to the rate of large products
+                result["share_of_rate"] = {
+                    part: round(by_part.get(part, 0) / of[part] / ceilings["gflops"], 3)
+                    for part in MODULES
+                }
             result[name] = {
                 "seconds_a_frame": round(total, 4),
                 "parts": {part: round(seconds, 5) for part, seconds in of.items()},
