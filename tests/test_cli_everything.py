@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from longsam import LongVideoPredictor
-from longsam.cli import main
+from longsam.cli import main, results
 from longsam.detections import everything, track_detections
 from longsam.frames import open_source
-from longsam.masks import MaskFolder
+from longsam.masks import MaskFolder, MaskWriter
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 SIZE = (96, 128)
@@ -195,7 +195,7 @@ def test_what_is_too_small_or_too_many(video: Path, tmp_path: Path, whole: Path)
 
 def test_memory_stays_constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the state holds after the window is full, and what a save of it takes."""
-    video = SyntheticVideo(2, 240, SIZE)
+    video = SyntheticVideo(2, 160, SIZE)
     video.write(tmp_path / "long.mp4")
     held: list[tuple[int, int]] = []
     scores = LongVideoPredictor.scores
@@ -206,14 +206,14 @@ def test_memory_stays_constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(LongVideoPredictor, "scores", watched)
     out, sizes = tmp_path / "out", []
-    words = ("--memory-window", 16, "--max-objects", 2)
-    for until in (120, 240):
+    words = ("--memory-window", 16, "--max-objects", 2, "--detect-every", 10)
+    for until in (80, 160):
         resume = ("--resume",) if sizes else ()
         assert find(tmp_path / "long.mp4", out, *words, *resume, "--frames", until) == 0
         sizes.append((out / "state.pt").stat().st_size)
-    assert len(MaskFolder(out)) == 240
+    assert len(MaskFolder(out)) == 160
     assert max(num for num, _ in held) == 2
-    early, late = held[60:120], held[180:]
+    early, late = held[40:80], held[120:]
     assert max(size for _, size in late) <= 1.02 * max(size for _, size in early)
     assert sizes[1] < 1.1 * sizes[0]
 
@@ -244,8 +244,8 @@ def test_what_is_refused(
         (["correct", str(whole), "--point", "5,5@20:1"], 1, "one of --everything"),
         ([*resume, str(cut), "--detect-every", "9"], 2, "has 5, so it would not be resumed"),
         ([*resume, str(cut), "--min-area", "9"], 2, "has the default, so it would"),
-        ([*resume, str(cut), "--point", "5,5"], 2, "not with --everything"),
-        ([*resume, str(cut), "--both"], 2, "--both: not with --everything"),
+        ([*resume, str(cut), "--point", "5,5"], 2, "cannot be combined with --everything"),
+        ([*resume, str(cut), "--both"], 2, "--both cannot be combined"),
         ([*resume, str(prompted), "--everything"], 2, "tracks what its prompts name"),
         ([*resume, str(prompted), "--min-hits", "2"], 2, "tracks what its prompts name"),
     ):
@@ -257,6 +257,14 @@ def test_what_is_refused(
         assert [files(folder) for folder in folders] == before
     assert track(video, whole, "--resume") == 0
     assert capsys.readouterr().out.strip() == f"The run in {whole} is finished."
+
+
+def test_a_run_of_many_objects_is_told_in_few_lines(tmp_path: Path) -> None:
+    with MaskWriter(tmp_path) as writer:
+        writer.write(0, range(1, 31), np.ones((30, *SIZE), bool))
+    lines = list(results.summary(tmp_path))
+    assert lines[0] == "object 1: seen on 1 frames, empty on 0"
+    assert lines[20:] == ["and 10 more objects"]
 
 
 def test_a_stream(tmp_path: Path) -> None:

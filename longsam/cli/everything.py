@@ -263,9 +263,14 @@ def _check_alone(options: argparse.Namespace) -> None:
             options.snapshot_every,
             "it keeps no snapshots, and `longsam correct` does not correct it",
         ),
+        (
+            "--format png",
+            "png" in (options.format or []),
+            "its images hold 255 objects, and there may be more; give rle or object_png",
+        ),
     ):
         if value:
-            raise UsageError(f"{flag}: not with --everything: {why}; leave it out.")
+            raise UsageError(f"{flag} cannot be combined with --everything: {why}. Leave it out.")
 
 
 def _flag(name: str) -> str:
