@@ -223,7 +223,7 @@ def test_the_run_says_how_it_was_made(whole: Path) -> None:
     assert noted["prompts"] == []
     assert noted["everything"] == {
         **LOOK, "detect_every": 5, "min_area": None, "max_area": None, "min_hits": 1,
-        "retire_after": 100, "max_objects": None,
+        "retire_after": 100, "max_objects": None, "points_per_batch": 64,
     }  # fmt: skip
     assert noted["is_finished"]
     assert not (whole / "snapshots").exists()

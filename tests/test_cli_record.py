@@ -21,6 +21,7 @@ FOUND = {
     "retire_after": 100,
     "max_objects": None,
     "points_per_side": 32,
+    "points_per_batch": 64,
     "pred_iou_thresh": 0.8,
     "stability_score_thresh": 0.95,
 }

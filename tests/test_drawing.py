@@ -126,5 +126,5 @@ def test_examples_draw_with_it() -> None:
     folder = Path(__file__).parents[1] / "examples"
     for path in sorted([*folder.glob("*.py"), *folder.glob("*.ipynb")]):
         text = path.read_text()
-        assert not re.search(r"get_cmap|addWeighted|alpha=", text), path.name
+        assert not re.search(r"get_cmap|addWeighted", text), path.name
     assert "draw(image, obj_ids, masks)" in (folder / "long_video.ipynb").read_text()
