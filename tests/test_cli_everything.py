@@ -123,6 +123,7 @@ def test_scores_boxes_and_times_are_written(whole: Path, video: Path) -> None:
         assert [box is None for box in line.boxes] == [area == 0 for area in line.areas]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_files_of_one_run(
     whole: Path, video: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +194,7 @@ def test_what_is_too_small_or_too_many(video: Path, tmp_path: Path, whole: Path)
     assert found("--min-hits", 2) == set()
 
 
+@pytest.mark.slow
 def test_memory_stays_constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the state holds after the window is full, and what a save of it takes."""
     video = SyntheticVideo(2, 160, SIZE)
