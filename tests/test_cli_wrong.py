@@ -16,7 +16,7 @@ PREVIEW = "preview video.mp4 --out new/p.png " + MODEL
 FRAME = "frame video.mp4 --out new/f.png "
 
 WRONG = {
-    TRACK: "no object was named",
+    TRACK: "or --prompts, or let it find them: --everything.",
     TRACK + "--point 500,10": "(500, 10) is outside the frame",
     TRACK + "--point -5,63": "(-5, 63) is outside the frame",
     TRACK + "--point 5,10@99": "frame 99, but video.mp4 has 12 frames: 0 to 11",
@@ -83,7 +83,7 @@ WRONG = {
     TRACK + "--detect-every 9": "--detect-every is only for --everything",
     "correct new/out " + POINT: "holds no run that can be corrected",
     "correct video.mp4 " + POINT: "holds no run that can be corrected",
-    PREVIEW: "no object was named",
+    PREVIEW: "no object was named: give --point, --box, --mask or --prompts.",
     PREVIEW + POINT + "--out new/p.gif": "must end in .png",
     PREVIEW + "--point 5,10@12": "frame 12, but video.mp4 has 12 frames",
     FRAME + "--at 12": "--at is 12, but video.mp4 has 12 frames (0.4 s): 0 to 11",
@@ -124,7 +124,8 @@ def test_a_wrong_line(
     except SystemExit as exit_:
         code = exit_.code
     captured = capsys.readouterr()
-    assert code == 2 if "--everything" in line + WRONG[line] else code in {1, 2}
+    is_of_everything = "--everything" in line or "only for --everything" in WRONG[line]
+    assert code == 2 if is_of_everything else code in {1, 2}
     said = captured.err.strip()
     assert WRONG[line] in said
     assert "\n" not in said
