@@ -194,7 +194,7 @@ def add_flags(parser: Any) -> None:
         ("points-per-side", _number(1), "N",
          "of the grid; small things need more points (32)"),
         ("points-per-batch", _number(1), "N",
-         "points prompted at once; 64 take 1.6 GB at 1920 x 1080, and fewer less (64)"),
+         "points prompted at once; 64 take 3 GB for a moment at 1920 x 1080, and fewer less (64)"),
         ("pred-iou-thresh", _share, "SHARE",
          "leave out masks of a lower predicted IoU, 0 to 1 (0.8)"),
         ("stability-score-thresh", _share, "SHARE",

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/everything.py
 
-The testing model on a generated frame of 1920 x 1080, a grid of 8 x 8 points, prompted in batches of
-several sizes, each in a process of its own. Into results/everything.json.
+The testing model on a generated frame of 1920 x 1080, a grid of 8 x 8 points, prompted in batches
+of several sizes, each in a process of its own. Into results/everything.json.
 """
 
 import argparse
