@@ -85,6 +85,8 @@ def test_a_run_says_what_is_needed_to_correct_it(out: Path) -> None:
         ({"everything": FOUND}, "is damaged"),
         ({"prompts": [], "everything": {**FOUND, "min_hits": 0}}, "is damaged"),
         ({"prompts": [], "everything": {**FOUND, "min_area": "9"}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "points_per_side": 10**6}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "points_per_batch": 10**6}}, "is damaged"),
         ({"prompts": [], "everything": {**FOUND, "pred_iou_thresh": 2}}, "is damaged"),
         ({"prompts": [], "everything": {**FOUND, "output_mode": "coco_rle"}}, "is damaged"),
         ({"prompts": [], "everything": [1]}, "is damaged"),

@@ -77,6 +77,8 @@ WRONG = {
     TRACK + "--everything --retire-after no": "'no' must be a whole number from 1",
     TRACK + "--everything --max-objects 0": "'0' must be a whole number from 1",
     TRACK + "--everything --points-per-side 0": "'0' must be a whole number from 1",
+    TRACK + "--everything --points-per-side 1001": "must be a whole number from 1 to 1000",
+    TRACK + "--everything --points-per-batch 1025": "must be a whole number from 1 to 1024",
     TRACK + "--everything --pred-iou-thresh 80": "'80' must be a number from 0 to 1",
     TRACK + "--everything --stability-score-thresh nan": "'nan' must be a number from 0 to 1",
     TRACK + POINT + "--min-area 9": "--min-area is only for --everything",

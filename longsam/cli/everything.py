@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from longsam import Autosave, LongVideoPredictor, State
@@ -15,6 +16,10 @@ Step = tuple[int, list[Any], Any]
 
 MAX_PROMPT_FRAMES = 8
 """As `track_detections` has it: a mask that corrects an object is kept for so many frames."""
+
+
+MOST = MappingProxyType({"points_per_side": 1000, "points_per_batch": 1024})
+"""Of points: a run's folder may come from somebody else, and more would take all memory."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Everything:
                 is_right = type(value) in (int, float) and 0 <= value <= 1
             else:
                 is_right = type(value) is int and value >= (0 if "area" in name else 1)
+                is_right = is_right and value <= MOST.get(name, value)
             if not is_right:
                 raise ValueError(f"{name} is {value!r}")
 
@@ -191,9 +197,9 @@ def add_flags(parser: Any) -> None:
          "new one (100)"),
         ("max-objects", _number(1), "N",
          "track so many at a time at most; memory and time grow with their number (no limit)"),
-        ("points-per-side", _number(1), "N",
+        ("points-per-side", _number(1, MOST["points_per_side"]), "N",
          "of the grid; small things need more points (32)"),
-        ("points-per-batch", _number(1), "N",
+        ("points-per-batch", _number(1, MOST["points_per_batch"]), "N",
          "points prompted at once; 64 take 3 GB for a moment at 1920 x 1080, and fewer less (64)"),
         ("pred-iou-thresh", _share, "SHARE",
          "leave out masks of a lower predicted IoU, 0 to 1 (0.8)"),
@@ -282,11 +288,12 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _number(least: int) -> Callable[[str], int]:
+def _number(least: int, most: int = 10**9) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not (is_number and least <= int(text) <= most):
             raise argparse.ArgumentTypeError(
-                f"{text!r} must be a whole number from {least} to 999999999"
+                f"{text!r} must be a whole number from {least} to {most}"
             )
         return int(text)
 
