@@ -1,7 +1,7 @@
 """Every command line of the README, of docs/ and of `--help`, run as it is written.
 
 Only what a test cannot have is put in its place: the testing model for Meta's checkpoints, a stream
-on loopback for the camera, and an end after a few frames for long runs.
+on loopback for the camera, an end after a few frames for long runs, and a coarse grid of points.
 """
 
 import json
@@ -64,6 +64,8 @@ def as_a_test_runs_it(line: str, stream: str) -> list[str]:
         at = words.index("--checkpoint")
         words[at : at + 2] = ["--testing-model"]
     words = [stream if word.startswith("rtsp:") else word for word in words]
+    if "--everything" in words:
+        words += ["--points-per-side", "8"]
     if words[0] == "track" and "--both" not in words:
         words += ["--frames", "125" if words[-1] == "out" and "bees.mp4" in words else "10"]
     return words
