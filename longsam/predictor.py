@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, checks, encoding, opening, prompting, propagation, saving, scores
+from longsam import (
+    _upstream, checks, encoding, opening, policies, prompting, propagation, saving, scores,
+)  # fmt: skip
 from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
@@ -24,6 +26,7 @@ from longsam.options import (
     Options,
     Snapshots,
 )
+from longsam.policies import MemoryPolicy
 from longsam.propagation import Step
 from longsam.session import Pass, State, session_of
 
@@ -50,6 +53,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         self.memory_attention.register_forward_pre_hook(
             _upstream.match_memory_dtype, with_kwargs=True
         )
+        self.sam_mask_decoder.register_forward_hook(_upstream.decide)
 
     @classmethod
     def from_pretrained(
@@ -120,6 +124,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         frames_per_encode: int = 1,
         frames: slice | None = None,
         corrections: Corrections = "memory",
+        memory_policy: MemoryPolicy | str | None = None,
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -170,6 +175,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 upstream does: with the tracked frames, until a pass comes by; on a conditioning
                 frame it is lost at once. "condition" makes it a conditioning frame: it holds, and
                 every later frame reads it.
+            memory_policy: Which memories are read, and which candidate mask is taken: "samurai",
+                "dam4sam", "sam2long", or a policy of `longsam.policies`. None is upstream's rule.
 
         Returns:
             The inference state: a dict with upstream's keys and one of ours. It can be used in
@@ -194,6 +201,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             frames_per_encode=frames_per_encode,
             frames=frames,
             corrections=corrections,
+            memory_policy=policies.named(memory_policy),
         )
         paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
         banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]
@@ -574,16 +582,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
         batch_size: int,
         **inputs: Any,
     ) -> tuple[dict[str, Any], torch.Tensor]:
-        """Upstream's, for all objects at once that remember the same frames (`batch_objects`)."""
+        """Upstream's, as a policy asks, or for all objects at once that remember the same frames."""
         session = session_of(inference_state)
-        is_prompted = inputs["point_inputs"] is not None or inputs["mask_inputs"] is not None
-        infer = partial(
-            _upstream.keeping_predicted_iou,
-            partial(
-                super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
-            ),
+        run = partial(
+            super()._run_single_frame_inference, inference_state, frame_idx=frame_idx
         )
-        if session.batches is None or is_prompted:
+        frame = _upstream.Inference(self, run, inference_state, frame_idx, inputs)
+        if session.follower is not None:
+            return session.follower.track(inference_state, output_dict, frame)
+        infer = partial(_upstream.keeping_predicted_iou, partial(run, **inputs))
+        if session.batches is None or frame.is_prompt:
             return infer(output_dict, batch_size)
         return session.batches.track(
             inference_state,
@@ -591,15 +599,14 @@ class LongVideoPredictor(SAM2VideoPredictor):
             frame_idx,
             session.memory.reach,
             infer,
-            reverse=inputs["reverse"],
+            reverse=frame.reverse,
         )
 
     def _track_step(self, *args: Any, **kwargs: Any) -> Any:
         """Upstream's; the predicted IoU, which it drops later, is kept."""
-        result = super()._track_step(*args, **kwargs)
+        first, sam_outputs, *others = super()._track_step(*args, **kwargs)
         output_dict = kwargs["output_dict"] if "output_dict" in kwargs else args[7]
-        _upstream.catch_predicted_iou(output_dict, result[1])
-        return result
+        return first, _upstream.catch_predicted_iou(output_dict, sam_outputs), *others
 
     def _get_image_feature(
         self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int

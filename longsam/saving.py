@@ -177,9 +177,10 @@ def add_bank(
     """
     with reporting_damage(path, "memory bank"):
         constants = _upstream.learn_constants(state, bank["constants"])
+        placing = _upstream.Placing(constants, *_upstream.storage_devices(state))
         for obj_id, outputs in bank["objects"]:
             for output in outputs:
-                _upstream.place_output(output, constants, *_upstream.storage_devices(state))
+                placing.output(output)
             _upstream.add_memories(state, add_object(obj_id), outputs)
 
 

@@ -10,17 +10,31 @@ from longsam._upstream.corrections import (
     corrections_condition,
     waiting_corrections,
 )
+from longsam._upstream.decoding import decide
+from longsam._upstream.inference import Inference, object_score, predicted_iou
+from longsam._upstream.memos import (
+    Record,
+    held,
+    mask_of,
+    nearest_records,
+    new_record,
+    put_records,
+    records_of,
+)
 from longsam._upstream.model import (
+    Reach,
     erased_by_clearing,
     feature_reach,
     match_memory_dtype,
     reach,
+    reach_of,
+    why_no_policy,
 )
 from longsam._upstream.outputs import (
+    Placing,
     detach,
     joined,
     moved,
-    place_output,
     row,
     wait_for_copies,
     without_mask,
@@ -34,6 +48,7 @@ from longsam._upstream.prompts import (
     unchanged_if_refused,
     waiting_prompt_frames,
 )
+from longsam._upstream.recalling import Weights, chosen_memories, weigh_where_asked
 from longsam._upstream.scores import catch_predicted_iou, keeping_predicted_iou, scores
 from longsam._upstream.state import (
     InferenceState,
@@ -70,18 +85,25 @@ from longsam._upstream.transfer import (
 from longsam._upstream.usage import bytes_by_kind
 
 __all__ = [
+    "Inference",
     "InferenceState",
     "OrForOneSession",
     "Output",
+    "Placing",
+    "Reach",
+    "Record",
+    "Weights",
     "add_memories",
     "all_outputs",
     "batch_of_one_output_dict",
     "bytes_by_kind",
     "catch_predicted_iou",
+    "chosen_memories",
     "conditioning_outputs",
     "constants",
     "copy_tracked",
     "corrections_condition",
+    "decide",
     "default_start",
     "detach",
     "encode",
@@ -94,23 +116,31 @@ __all__ = [
     "has_features",
     "has_prompt",
     "has_waiting_prompts",
+    "held",
     "images",
     "index_of_outputs",
     "joined",
     "keeping_predicted_iou",
     "learn_constants",
+    "mask_of",
     "match_memory_dtype",
     "memories_read_from",
     "moved",
+    "nearest_records",
+    "new_record",
     "new_state",
     "object_ids_as_listed",
     "object_idx",
+    "object_score",
     "objects",
     "only_object",
-    "place_output",
+    "predicted_iou",
     "progress_bar",
     "prompt_frames",
+    "put_records",
     "reach",
+    "reach_of",
+    "records_of",
     "row",
     "scores",
     "state_with_memories",
@@ -122,5 +152,7 @@ __all__ = [
     "waiting_corrections",
     "waiting_prompt_frames",
     "was_tracked_in_reverse",
+    "weigh_where_asked",
+    "why_no_policy",
     "without_mask",
 ]
