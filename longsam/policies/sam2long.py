@@ -28,7 +28,9 @@ class Sam2Long(Upstream):
     its authors' published settings. Written from the method's description.
 
     Up to `num_paths` hypotheses (pathways) are followed. Each frame, each of them offers its three
-    candidate masks; those of the greatest sum of log predicted IoUs are followed on. Each reads
+    candidate masks, which are ranked by their sum of log predicted IoUs. Each hypothesis goes on
+    with its best one, unless the model is not certain whether the object is there: then the best
+    of different predicted IoUs are followed, whichever hypothesis they come from. Each reads
     memories of its own: the last frames that show the object with some certainty, and the keys of
     surer ones count for more.
 
@@ -43,8 +45,8 @@ class Sam2Long(Upstream):
     Args:
         num_paths: How many hypotheses are followed.
         memory_iou: The predicted IoU that a memory must exceed.
-        certain_score: Where the object score is further than this from 0 in one of the hypotheses,
-            the best are followed; else the best of different predicted IoUs.
+        certain_score: The model is certain where the object score of one of the hypotheses is
+            further than this from 0.
         least_weight: What the keys of the least sure memory are multiplied by.
         greatest_weight: What those of the surest one are.
 
@@ -73,7 +75,9 @@ class Sam2Long(Upstream):
     def branch(
         self, memos: Sequence[Memo], offers: Sequence[Candidates]
     ) -> Sequence[tuple[int, int]]:
-        """The greatest totals, of different predicted IoUs where the model is not certain."""
+        """The best candidate of each hypothesis; where the model is not certain of the object, the
+        best ones of different predicted IoUs.
+        """
         totals = {
             (path, i): _total(memo, iou)
             for path, (memo, offer) in enumerate(zip(memos, offers, strict=True))
@@ -83,19 +87,21 @@ class Sam2Long(Upstream):
         if memos[0]["num_since_prompt"] < NUM_SINGLE:
             return ranked[:1]
         if max(abs(offer.object_score) for offer in offers) > self.certain_score:
-            return ranked[: self.num_paths]
-        taken: list[tuple[int, int]] = []
-        seen: set[float] = set()
-        for path, i in ranked:
-            sign = 1 if offers[path].object_score > 0 else -1
-            iou = round(sign * offers[path].predicted_ious[i], 2)
-            if iou not in seen and len(taken) < self.num_paths:
-                seen.add(iou)
-                taken.append((path, i))
-        for path, i in ranked:
-            if len(taken) < self.num_paths and path not in {used for used, _ in taken}:
-                taken.append((path, i))
-        return taken
+            taken = [next(pair for pair in ranked if pair[0] == path) for path in range(len(memos))]
+        else:
+            different: dict[float, tuple[int, int]] = {}
+            for path, i in ranked:
+                sign = 1 if offers[path].object_score > 0 else -1
+                different.setdefault(round(sign * offers[path].predicted_ious[i], 2), (path, i))
+            taken = list(different.values())[: self.num_paths]
+            used = {path for path, _ in taken}
+            for path, i in ranked:
+                if path not in used and len(taken) < self.num_paths:
+                    used.add(path)
+                    taken.append((path, i))
+        others = [pair for pair in ranked if pair not in taken]
+        taken += others[: self.num_paths - len(taken)]
+        return sorted(taken, key=totals.__getitem__, reverse=True)
 
     def recall(self, memo: Memo, history: History) -> Recall:
         """The last frames that show the object, by rank instead of by distance."""
