@@ -9,8 +9,16 @@ from typing import Any
 import torch
 
 from longsam import (
-    _upstream, checks, encoding, opening, policies, prompting, propagation, saving, scores,
-)  # fmt: skip
+    _upstream,
+    checks,
+    encoding,
+    opening,
+    policies,
+    prompting,
+    propagation,
+    saving,
+    scores,
+)
 from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
@@ -345,6 +353,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         video_path: Any = None,
         *,
         snapshots: str | os.PathLike[str] | None = None,
+        memory_policy: MemoryPolicy | str | None = None,
     ) -> State:
         """Read a state that `save_state` has written, with the same model and video.
 
@@ -359,13 +368,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 given again.
             snapshots: The folder of the session's snapshots. None is where they were, if that is a
                 folder beside `path`.
+            memory_policy: The session's; another is refused. None takes the one that the file
+                names, which must be one that comes with longsam.
 
         Raises:
             FileNotFoundError: There is no such file, or no video where it was.
             ValueError: It is no saved state, or one of another model or video; both are named.
         """
         saved = saving.read_state(Path(path), self)
-        options = saving.options_of(saved, Path(path), snapshots)
+        policy = policies.named(memory_policy)
+        options = saving.options_of(saved, Path(path), snapshots, policy)
         video = saving.video_of(saved, Path(path)) if video_path is None else video_path
         state = self.init_state(video, **options.given())
         with opening.closed_if_it_fails(state, video):
@@ -582,25 +594,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
         batch_size: int,
         **inputs: Any,
     ) -> tuple[dict[str, Any], torch.Tensor]:
-        """Upstream's, as a policy asks, or for all objects at once that remember the same frames."""
-        session = session_of(inference_state)
-        run = partial(
-            super()._run_single_frame_inference, inference_state, frame_idx=frame_idx
-        )
+        """Upstream's; as a policy asks, or for all objects that remember the same frames."""
+        run = partial(super()._run_single_frame_inference, inference_state, frame_idx=frame_idx)
         frame = _upstream.Inference(self, run, inference_state, frame_idx, inputs)
-        if session.follower is not None:
-            return session.follower.track(inference_state, output_dict, frame)
-        infer = partial(_upstream.keeping_predicted_iou, partial(run, **inputs))
-        if session.batches is None or frame.is_prompt:
-            return infer(output_dict, batch_size)
-        return session.batches.track(
-            inference_state,
-            _upstream.index_of_outputs(inference_state, output_dict),
-            frame_idx,
-            session.memory.reach,
-            infer,
-            reverse=frame.reverse,
-        )
+        return session_of(inference_state).infer(frame, output_dict, batch_size)
 
     def _track_step(self, *args: Any, **kwargs: Any) -> Any:
         """Upstream's; the predicted IoU, which it drops later, is kept."""

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import Any, NoReturn
 
+import torch
+
 from longsam import _upstream
 from longsam.batches import Batches
 from longsam.frames import FrameSource
@@ -185,6 +187,32 @@ class Session:
         batches = None if self.batches is None else Batches(self.batches.max_batch_size)
         memory = Memory(self.memory.window, self.memory.reach, self.memory.max_prompt_frames)
         return Session(options, memory, batches, self.follower)
+
+    def infer(
+        self,
+        frame: _upstream.Inference,
+        memories: dict[str, dict[int, _upstream.Output]],
+        batch_size: int,
+    ) -> tuple[_upstream.Output, torch.Tensor]:
+        """One frame of one object: the memory to keep of it, and mask logits.
+
+        Args:
+            frame: Upstream's computation of it.
+            memories: What the object remembers.
+            batch_size: How many objects that is.
+        """
+        if self.follower is not None:
+            return self.follower.track(frame.state, memories, frame)
+        if self.batches is None or frame.is_prompt:
+            return frame.plain(memories, batch_size)
+        return self.batches.track(
+            frame.state,
+            _upstream.index_of_outputs(frame.state, memories),
+            frame.frame_idx,
+            self.memory.reach,
+            frame.plain,
+            reverse=frame.reverse,
+        )
 
     def before_frame(self, current: Pass) -> None:
         """A pass asks for its next frame: refuse one whose objects are no more.

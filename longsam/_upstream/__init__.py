@@ -14,12 +14,14 @@ from longsam._upstream.decoding import decide
 from longsam._upstream.inference import Inference, object_score, predicted_iou
 from longsam._upstream.memos import (
     Record,
+    checked_records,
     held,
     mask_of,
     nearest_records,
     new_record,
     put_records,
     records_of,
+    saved_outputs,
 )
 from longsam._upstream.model import (
     Reach,
@@ -98,6 +100,7 @@ __all__ = [
     "batch_of_one_output_dict",
     "bytes_by_kind",
     "catch_predicted_iou",
+    "checked_records",
     "chosen_memories",
     "conditioning_outputs",
     "constants",
@@ -142,6 +145,7 @@ __all__ = [
     "reach_of",
     "records_of",
     "row",
+    "saved_outputs",
     "scores",
     "state_with_memories",
     "storage_devices",

@@ -51,6 +51,14 @@ class Inference:
         """Height and width of the model's input."""
         return int(self.model.image_size)
 
+    def plain(
+        self, memories: dict[str, dict[int, Output]], batch_size: int
+    ) -> tuple[Output, torch.Tensor]:
+        """As upstream does it, for so many objects at once."""
+        return keeping_predicted_iou(
+            lambda **kwargs: self.run(**kwargs, **self.inputs), memories, batch_size
+        )
+
     def decode(
         self,
         memories: dict[str, dict[int, Output]],

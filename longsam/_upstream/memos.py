@@ -57,17 +57,34 @@ def nearest_records(
     return None
 
 
-def outputs_in(records: Any) -> Iterator[Output]:
-    """Every output in records, at any depth."""
-    if isinstance(records, dict):
-        if "maskmem_features" in records:
-            yield records
-            return
-        for value in records.values():
-            yield from outputs_in(value)
-    elif isinstance(records, (list, tuple)):
-        for value in records:
-            yield from outputs_in(value)
+def checked_records(output: Output) -> list[Record]:
+    """The records of an output from a file, which may be somebody else's; none where it has none.
+
+    Raises:
+        TypeError: They are not as they were saved.
+        LookupError: Something is missing.
+    """
+    records = output.get(RECORDS, [])
+    if not isinstance(records, list) or (RECORDS in output and not records):
+        raise TypeError("a record of a policy that is no list")
+    for record in records:
+        if not isinstance(record["memo"], dict) or not isinstance(record["held"], dict):
+            raise TypeError("a record of a policy that is no record")
+        own = [] if record["output"] is None else [record["output"]]
+        if not all(isinstance(frame_idx, int) for frame_idx in record["held"]):
+            raise TypeError("a policy holds something that is no frame")
+        for held_output in (*record["held"].values(), *own):
+            if held_output["obj_ptr"].shape != output["obj_ptr"].shape or RECORDS in held_output:
+                raise TypeError("a policy holds something that is no output")
+    return records
+
+
+def saved_outputs(saved: InferenceState) -> Iterator[Output]:
+    """All outputs of a saved state, those that wait for a pass too."""
+    for key in ("output_dict_per_obj", "temp_output_dict_per_obj"):
+        for by_storage in saved[key].values():
+            for by_frame in by_storage.values():
+                yield from by_frame.values()
 
 
 def mask_of(output: Output) -> torch.Tensor | None:

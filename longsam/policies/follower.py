@@ -1,6 +1,6 @@
 """A policy at work: what upstream computes for one object on one frame, as the policy decides."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -107,6 +107,25 @@ class Follower:
             first = next(iter(conditioning))
             frame = TrackedFrame(frame_idx, reverse, True, first, candidates, 0, output)
             _upstream.put_records(output, [self._record(records[0]["memo"], frame, history)])
+
+    def check(self, outputs: Iterable[Output]) -> None:
+        """Refuse saved outputs whose records are not as this policy makes them.
+
+        Raises:
+            TypeError: Something is of another type.
+            LookupError: Something is missing.
+        """
+        kinds = {key: type(value) for key, value in self.policy.start().items()}
+        for output in outputs:
+            for record in _upstream.checked_records(output):
+                memo = record["memo"]
+                wrong = memo.keys() != kinds.keys() or any(
+                    not isinstance(memo[key], kind)
+                    for key, kind in kinds.items()
+                    if kind in (dict, list, int)
+                )
+                if wrong:
+                    raise TypeError(f"a memo of the policy {self.policy.name} with other content")
 
     def _branch(
         self,

@@ -65,9 +65,7 @@ class Motion:
     def updated(self, box: Box) -> "Motion":
         """After the box was seen."""
         height = self.mean[3]
-        deviations = np.array(
-            [POSITION * height, POSITION * height, 1e-1, POSITION * height]
-        )
+        deviations = np.array([POSITION * height, POSITION * height, 1e-1, POSITION * height])
         spread = self.covariance[:4, :4] + np.diag(deviations**2)
         gain = np.linalg.solve(spread, self.covariance[:4]).T
         mean = self.mean + gain @ (_measured(box) - self.mean[:4])

@@ -15,7 +15,6 @@ def largest_part(mask: npt.NDArray[np.bool_]) -> Box | None:
     Args:
         mask: height x width.
     """
-    height, width = mask.shape
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = (part.tolist() for part in np.nonzero(edges == 1))
     stops = np.nonzero(edges == -1)[1].tolist()

@@ -104,7 +104,12 @@ class TrackedFrame:
         """The frame's memory, encoded as that of a prompt is, for `Recall.conditioning`.
 
         It costs one run of the memory encoder and can be put into a memo as it is.
+
+        Raises:
+            RuntimeError: The frame is a prompt, which is encoded so anyway.
         """
+        if self.is_prompt:
+            raise RuntimeError(f"Frame {self.frame_idx} is a prompt: it is encoded as one anyway.")
         output: Output = self._encode(self._output, self.candidates, self.chosen)
         return output
 
@@ -206,16 +211,22 @@ class MemoryPolicy(Protocol):
     """Which mask is taken and which memories are read; see docs/policies.md.
 
     Subclass `Upstream`, which is SAM 2's own rule, and change what differs.
-
-    Attributes:
-        name: What saves call it.
-        presence: The object score above which the object counts as present; upstream's is 0.
-        num_paths: How many hypotheses are followed at once; more than 1 needs `branch`.
     """
 
-    name: str
-    presence: float
-    num_paths: int
+    @property
+    def name(self) -> str:
+        """What saves call it."""
+        ...
+
+    @property
+    def presence(self) -> float:
+        """The object score above which the object counts as present; upstream's is 0."""
+        ...
+
+    @property
+    def num_paths(self) -> int:
+        """How many hypotheses are followed at once; more than 1 needs `branch`."""
+        ...
 
     def options(self) -> Mapping[str, bool | int | float | str | None]:
         """The arguments that make an equal policy; saves name them."""

@@ -124,7 +124,9 @@ class Sam2Long(Upstream):
             pointers,
             memory_weights=self._weights([*prompts, *(scores[f] for f in read)]),
             # Found by comparison with the authors' masks: the weight of a lone one is rounded.
-            pointer_weights=of_pointers if ranked else torch.tensor(of_pointers).bfloat16().tolist(),
+            pointer_weights=of_pointers
+            if ranked
+            else torch.tensor(of_pointers).bfloat16().tolist(),
         )
 
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
@@ -151,7 +153,9 @@ class Sam2Long(Upstream):
         """From the least to the greatest weight, in the order of the scores."""
         steps = torch.linspace(self.least_weight, self.greatest_weight, len(scores)).tolist()
         weights = [0.0] * len(scores)
-        for weight, i in zip(steps, sorted(range(len(scores)), key=scores.__getitem__), strict=True):
+        for weight, i in zip(
+            steps, sorted(range(len(scores)), key=scores.__getitem__), strict=True
+        ):
             weights[i] = weight
         return weights
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from typing import ClassVar
 
 from longsam._upstream import Output
 from longsam.policies.protocol import Candidates, History, Memo, Recall, TrackedFrame
@@ -15,7 +16,7 @@ class Upstream:
     that overrides some of these; make it a frozen dataclass if it has options.
     """
 
-    name: str = "upstream"
+    name: ClassVar[str] = "upstream"
     presence: float = 0.0
     num_paths: int = 1
 
