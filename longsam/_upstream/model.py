@@ -38,6 +38,7 @@ class Reach:
         num_pointers: Object pointers of how many frames back.
         stride: How far these memories lie apart.
         image_size: Height and width of its input.
+        only_past: Whether object pointers of later conditioning frames are left out.
     """
 
     num_frames: int
@@ -45,6 +46,7 @@ class Reach:
     num_pointers: int
     stride: int
     image_size: int
+    only_past: bool
 
 
 def reach_of(model: Any) -> Reach:
@@ -55,6 +57,7 @@ def reach_of(model: Any) -> Reach:
         model.max_obj_ptrs_in_encoder - 1 if model.use_obj_ptrs_in_encoder else 0,
         model.memory_temporal_stride_for_eval,
         model.image_size,
+        model.only_obj_ptrs_in_the_past_for_eval,
     )
 
 

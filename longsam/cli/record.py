@@ -38,6 +38,7 @@ class Record:
         config: As it was given.
         is_finished: Whether all frames have been tracked.
         corrections: The prompts of each correction since.
+        memory: What --memory was; runs of older versions had none.
     """
 
     video: str | None
@@ -55,6 +56,7 @@ class Record:
     config: str | None
     is_finished: bool = False
     corrections: list[list[Any]] = field(default_factory=list)
+    memory: str = "upstream"
 
     def write(self, out: Path) -> None:
         """It is there whole or not at all."""
@@ -80,6 +82,7 @@ def read(out: Path) -> Record | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        content = {"memory": "upstream", **content}
         record = Record(**{each.name: content[each.name] for each in fields(Record)})
         _check(record)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -93,7 +96,7 @@ def _check(record: Record) -> None:
     is_right = (
         record.direction in DIRECTIONS
         and record.dtype in DTYPES
-        and all(isinstance(text, str) for text in (record.dtype, record.device))
+        and all(isinstance(text, str) for text in (record.dtype, record.device, record.memory))
         and all(
             text is None or (isinstance(text, str) and "\0" not in text)
             for text in (record.video, record.model, record.checkpoint, record.config)

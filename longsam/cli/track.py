@@ -50,6 +50,9 @@ with the flags of the run. `longsam correct` corrects masks that are there.
 SNAPSHOT_BYTES = 2 * 10**9
 """Two hours of three objects take 1.1 GB at 30 frames/s and one snapshot a minute."""
 
+MEMORY = ("upstream", "samurai", "dam4sam", "sam2long")
+"""What --memory may be; "upstream" is no policy at all."""
+
 DEFAULT_RATE = 30
 """Frames a second of what has no rate, such as a folder of images."""
 
@@ -71,6 +74,11 @@ def add_parser(commands: Any) -> None:
     model.add_flags(parser)
     how = parser.add_argument_group("how to track")
     how.add_argument("--memory-window", type=int, metavar="FRAMES", help="frames remembered (31)")
+    how.add_argument(
+        "--memory", choices=MEMORY,
+        help="which memories a frame reads: SAM 2's own rule (upstream), or a published method "
+        "that chooses otherwise where objects are hidden or look alike (upstream)",
+    )  # fmt: skip
     how.add_argument(
         "--batch-objects", action="store_true",
         help="objects first prompted on one frame as one batch: faster with several, masks within "
@@ -163,6 +171,7 @@ def _track_file(options: argparse.Namespace) -> int:
                 options.video,
                 memory_window=recorded.memory_window,
                 batch_objects=recorded.batch_objects,
+                memory_policy=_policy(recorded.memory),
                 frames=which,
                 snapshots=snapshots,
             )
@@ -218,7 +227,10 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
     with (
         model.computing_in(dtype, predictor.device),
         predictor.init_state(
-            live, memory_window=options.memory_window, batch_objects=options.batch_objects
+            live,
+            memory_window=options.memory_window,
+            batch_objects=options.batch_objects,
+            memory_policy=_policy(options.memory),
         ) as state,
     ):
         prompts.check_inside(grouped, *live.frame_size)
@@ -275,6 +287,7 @@ def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
     for flag, given, before in (
         ("dtype", options.dtype, recorded.dtype),
         ("memory-window", options.memory_window, recorded.memory_window),
+        ("memory", options.memory, recorded.memory),
         ("format", options.format, recorded.formats),
         ("batch-objects", options.batch_objects or None, recorded.batch_objects),
         ("vos-optimized", options.vos_optimized or None, recorded.vos_optimized),
@@ -310,10 +323,15 @@ def _new_record(options: argparse.Namespace, grouped: span.Grouped, which: slice
         batch_objects=options.batch_objects,
         vos_optimized=options.vos_optimized,
         memory_window=options.memory_window,
+        memory=options.memory or "upstream",
         model=None,
         checkpoint=None if options.testing_model else str(Path(options.checkpoint).absolute()),
         config=options.config,
     )
+
+
+def _policy(name: str | None) -> str | None:
+    return None if name == "upstream" else name
 
 
 def _snapshots(options: argparse.Namespace, source: FrameSource, frames: range) -> Snapshots | None:

@@ -68,7 +68,7 @@ class Follower:
             choose,
             self.policy.presence,
             num_frames=None if recall is None else recall.num_frames,
-            weights=_weights(recall),
+            weights=None if recall is None else self._weights(recall, history),
         )
         if not offers:
             assert how.masks is not None
@@ -144,7 +144,7 @@ class Follower:
                 self._chosen(history, recall),
                 self.policy.presence,
                 num_frames=recall.num_frames,
-                weights=_weights(recall),
+                weights=self._weights(recall, history),
             )
             how = offer.how
             assert how.masks is not None
@@ -189,6 +189,19 @@ class Follower:
             recall.pointers,
             self._reach.num_memories,
         )
+
+    def _weights(self, recall: Recall, history: History) -> _upstream.Weights | None:
+        """Of what upstream reads: in some models no pointers of later conditioning frames."""
+        of_memories, of_pointers = recall.memory_weights, recall.pointer_weights
+        if of_memories is None or of_pointers is None:
+            return None
+        step = -1 if history.reverse else 1
+        read = [
+            weight
+            for frame_idx, weight in zip(recall.conditioning, of_pointers, strict=False)
+            if not (self._reach.only_past and (frame_idx - history.frame_idx) * step > 0)
+        ]
+        return of_memories, [*read, *of_pointers[len(recall.conditioning) :]]
 
     def _history(
         self,
@@ -290,9 +303,3 @@ def _candidates(
         inference.frame_idx,
         inference.reverse,
     )
-
-
-def _weights(recall: Recall | None) -> _upstream.Weights | None:
-    if recall is None or recall.memory_weights is None or recall.pointer_weights is None:
-        return None
-    return recall.memory_weights, recall.pointer_weights

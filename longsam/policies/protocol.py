@@ -51,11 +51,11 @@ class Candidates:
     def full_masks(self) -> torch.Tensor:
         """The logits at the model's resolution, n x image_size x image_size, as upstream's."""
         return functional.interpolate(
-            self.masks[:, None],
+            self.masks[None],
             size=(self.image_size, self.image_size),
             mode="bilinear",
             align_corners=False,
-        )[:, 0]
+        )[0]
 
     @property
     def best(self) -> int:
