@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -632,6 +633,33 @@ def flooded(mask: Any) -> list[tuple[float, ...]]:
         for part in parts
         if len(part) == most
     ]
+
+
+def test_the_code_of_the_docs_runs(
+    model: LongVideoPredictor,
+    hard: SyntheticVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the policy in it does what it says."""
+    text = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    hard.write(tmp_path / "video.mp4")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"predictor": model}
+    for block in blocks:
+        exec(compile(block, "policies.md", "exec"), names)
+    state = names["state"]
+    prompt(model, state, hard, 0)
+    track(model, state, num=5)
+    found = []
+    for policy in (None, names["Sure"](least_iou=0.0), names["Sure"](least_iou=0.95)):
+        state = model.init_state("video.mp4", memory_policy=policy)
+        prompt(model, state, hard, 0)
+        found.append(track(model, state, num=30))
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
 
 
 def test_full_masks_are_upstreams(model: LongVideoPredictor) -> None:
