@@ -358,21 +358,22 @@ def test_dam4sam_in_reverse(model: LongVideoPredictor, hard: SyntheticVideo) -> 
 def test_prompts_on_several_frames_and_passes_that_go_back(
     model: LongVideoPredictor, hard: SyntheticVideo, name: str
 ) -> None:
-    """The same calls give the same masks, whatever the window; a second pass is like the first."""
+    """The same calls give the same masks, whatever the window."""
     masks = []
     for window in (None, 1000):
-        state = model.init_state(hard, memory_policy=POLICIES[name], memory_window=window)
+        state = model.init_state(
+            hard, memory_policy=POLICIES[name], memory_window=window, corrections="condition"
+        )
         prompt(model, state, hard, 0)
         model.add_new_mask(state, 25, 0, hard.masks(25)[0])
         first = track(model, state)
         model.add_new_points_or_box(state, 55, 0, points=[hard.click(55, 0)], labels=[1])
         after = track(model, state, start_frame_idx=56)
-        again = track(model, state, start_frame_idx=0)
+        again = track(model, state, start_frame_idx=0, num=41)
         back = track(model, state, start_frame_idx=25, reverse=True)
         masks.append([first, after, again, back])
     for one, other in zip(*masks, strict=True):
         assert same(one, other)
-    assert torch.equal(masks[0][0][20], masks[0][2][20])
 
 
 @pytest.mark.parametrize("name", POLICIES)
