@@ -160,13 +160,15 @@ def soak() -> str:
     state, cpu = found["state_bytes_by_tenth"], found["cpu_ms_per_frame_by_tenth"]
     assert len(set(state)) == 1
     return (
-        f"{found['frames']:,} frames of a 64 x 64 H.264 file in one pass (a small model with seeded "
+        f"{found['frames']:,} frames of a 64 x 64 H.264 file in one pass (a small model with "
+        "seeded "
         f"weights, masks written, {found['saves']} saves on the way): the state held {state[0]:,} "
         f"bytes in every tenth of the run. Resident memory grew by "
         f"{found['resident_slope_bytes_per_frame']:.0f} bytes a frame, from {resident[0]:.0f} to "
         f"{resident[-1]:.0f} MB. {max(found['open_files_by_tenth'])} files were open, and a frame "
         f"took {cpu[0]:.1f} ms of CPU in the first tenth and {cpu[-1]:.1f} ms in the last "
-        f"({source('soak')}). Most of that growth was the writer's list of frames. It took 40 bytes "
+        f"({source('soak')}). Most of that growth was the writer's list of frames. It took 40 "
+        "bytes "
         "a frame then and takes 8 now."
     )
 
@@ -219,7 +221,8 @@ def writers() -> str:
         + "\n\n"
         + "Times and sizes are for three objects at 1080p. Tracking one such frame took "
         + f"{sum(tracking) / len(tracking):.1f} s (released tiny config at 1024 x 1024, two cores, "
-        + f"no GPU). The last column is the growth of resident memory over {memory['rle']['frames']:,}"
+        + f"no GPU). The last column is the growth of resident memory over "
+        + f"{memory['rle']['frames']:,}"
         + f" frames of a live source; without a writer it was {growth('none'):.1f} MB "
         + f"({source('writers')})."
     )
@@ -231,7 +234,8 @@ def long_folders() -> str:
     return (
         f"With {found['frames']:,} frames in the folder, a writer that resumes opened it in "
         f"{found['writer_seconds']:.1f} s and a reader in {found['folder_seconds']:.1f} s. The "
-        f"reader then holds {found['folder_bytes_a_frame']:.0f} bytes a frame ({source('writers')})."
+        f"reader then holds {found['folder_bytes_a_frame']:.0f} bytes a frame "
+        f"({source('writers')})."
     )
 
 
@@ -260,7 +264,8 @@ def killed() -> str:
     found = numbers("saving")["killed"]
     assert found["frames_that_differ"] == 0
     return (
-        f"A run of {found['frames']} frames with {found['objects']} objects was killed with SIGKILL "
+        f"A run of {found['frames']} frames with {found['objects']} objects was killed with "
+        "SIGKILL "
         f"at {len(found['killed_at'])} random frames and resumed each time. No mask differed from "
         f"those of a run that was not killed ({source('saving')})."
     )
@@ -328,7 +333,8 @@ def review() -> str:
     return (
         f"On {found['videos']} generated hard videos, where {percent(1 - found['base_rate'])} of "
         f"masks were right, the review flagged {percent(found['flagged_share'])} of frames. Of the "
-        f"flagged frames {percent(found['precision'])} were wrong. Of the spans in which a mask was "
+        f"flagged frames {percent(found['precision'])} were wrong. Of the spans in which a "
+        "mask was "
         f"wrong, {percent(found['recall_of_bad_spans'])} had a flagged frame ({source('review')})."
     )
 
@@ -339,7 +345,8 @@ def preview() -> str:
     most = max(turn["seconds_besides"] for turn in found["turns"])
     return (
         f"On a 1080p file of {found['frames']:,} frames ({found['bytes'] / 1e6:.0f} MB, two hours) "
-        f"a preview with prompts on two frames took at most {most:.1f} s, without loading the model "
+        f"a preview with prompts on two frames took at most {most:.1f} s, without loading the "
+        "model "
         f"({source('preview')})."
     )
 
@@ -399,7 +406,8 @@ def floor() -> str:
     profile = numbers("speed_cpu")["profile"]
     tiny = profile["t"]
     return (
-        f"This machine multiplies large matrices at {profile['ceilings']['gflops']:.0f} GFLOP/s, so "
+        f"This machine multiplies large matrices at {profile['ceilings']['gflops']:.0f} "
+        "GFLOP/s, so "
         f"a frame of the tiny config could take {tiny['floor_seconds']:.1f} s instead of "
         f"{tiny['ours']['seconds_a_frame']:.1f} s. The rest is the speed of torch's CPU kernels."
     )
@@ -461,7 +469,8 @@ def compiled() -> str:
     speed = found["times_the_first"]
     return (
         f"On two CPU cores it gains little. With the tiny config at 256 it ran "
-        f"{speed['ours, vos_optimized']:.2f} times as fast as upstream's eager loop; upstream's own "
+        f"{speed['ours, vos_optimized']:.2f} times as fast as upstream's eager loop; "
+        "upstream's own "
         f"compiled model ran {speed['upstream, vos_optimized']:.2f} times as fast. Compiling took "
         f"{warm_up:.0f} s, and {again} graphs were compiled after the first 20 frames."
     )
