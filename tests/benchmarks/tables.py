@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 EVALUATION = ROOT / "examples" / "train_testing_model" / "results" / "evaluation.json"
 
-MARKED = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- /measured -->)", re.DOTALL)
+MARKED = re.compile(r"<!-- measured: (\w+) -->(.*?)<!-- /measured -->", re.DOTALL)
 
 BLOCKS: dict[str, Callable[[], str]] = {}
 
@@ -44,7 +44,12 @@ def pages() -> list[Path]:
 
 def filled(text: str) -> str:
     """A page with its measured parts made again."""
-    return MARKED.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[4]}", text)
+
+
+    def made(found: re.Match[str]) -> str:
+        return f"<!-- measured: {found[1]} -->\n\n{BLOCKS[found[1]]()}\n\n<!-- /measured -->"
+
+    return MARKED.sub(made, text)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -221,7 +226,7 @@ def writers() -> str:
         + "\n\n"
         + "Times and sizes are for three objects at 1080p. Tracking one such frame took "
         + f"{sum(tracking) / len(tracking):.1f} s (released tiny config at 1024 x 1024, two cores, "
-        + f"no GPU). The last column is the growth of resident memory over "
+        + "no GPU). The last column is the growth of resident memory over "
         + f"{memory['rle']['frames']:,}"
         + f" frames of a live source; without a writer it was {growth('none'):.1f} MB "
         + f"({source('writers')})."
