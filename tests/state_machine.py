@@ -680,7 +680,7 @@ class Calls(RuleBasedStateMachine):
                 (obj_id, frame_idx)
                 for obj_id, frame_idx in known
                 if " more: " in message
-                or re.search(rf"object {re.escape(repr(obj_id))} on frame {frame_idx}\b", message)
+                or re.search(rf"object {_told(obj_id)} on frame {frame_idx}\b", message)
             }
             is_true = not all(known[key][1] for key in named)
             assert is_true or self.is_apart, "a warning of no correction"
@@ -751,6 +751,11 @@ class Calls(RuleBasedStateMachine):
             self.resumable = None
         if one in self.passes:
             self.passes.remove(one)
+
+
+def _told(obj_id: Any) -> str:
+    """An id as messages have it, for a pattern: NumPy's integers as Python's."""
+    return re.escape(repr(obj_id.item() if isinstance(obj_id, np.generic) else obj_id))
 
 
 def _conditioning_outputs(state: Any, obj_id: Any) -> dict[int, Any]:

@@ -1,7 +1,7 @@
-"""Every command line of the README and of `--help`, run as it is written.
+"""Every command line of the README, of docs/ and of `--help`, run as it is written.
 
 Only what a test cannot have is put in its place: the testing model for Meta's checkpoints, a stream
-on loopback for the camera, and an end after a few frames for long runs.
+on loopback for the camera, an end after a few frames for long runs, and a coarse grid of points.
 """
 
 import json
@@ -39,6 +39,12 @@ def in_readme() -> list[str]:
     return [line for block in blocks for line in in_text(block)] + whole
 
 
+def in_docs() -> list[str]:
+    texts = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+    blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    return [line for block in blocks for line in in_text(block)]
+
+
 @pytest.fixture(scope="module")
 def stream() -> Iterator[str]:
     server = Path(__file__).parent / "stream_server.py"
@@ -58,6 +64,8 @@ def as_a_test_runs_it(line: str, stream: str) -> list[str]:
         at = words.index("--checkpoint")
         words[at : at + 2] = ["--testing-model"]
     words = [stream if word.startswith("rtsp:") else word for word in words]
+    if "--everything" in words:
+        words += ["--points-per-side", "8"]
     if words[0] == "track" and "--both" not in words:
         words += ["--frames", "125" if words[-1] == "out" and "bees.mp4" in words else "10"]
     return words
@@ -73,7 +81,7 @@ def test_the_command_lines_run(
     )
     lines = [line for text in HELP.values() for line in in_text(text)]
     assert len(lines) >= 12
-    lines += in_readme()
+    lines += in_readme() + in_docs()
     done: set[str] = set()
     for line in lines:
         words = as_a_test_runs_it(line, stream)

@@ -13,6 +13,19 @@ from longsam.testing import SyntheticVideo
 
 VIDEO = SyntheticVideo(2, 12, (96, 128))
 
+FOUND = {
+    "detect_every": 30,
+    "min_area": 9,
+    "max_area": None,
+    "min_hits": 1,
+    "retire_after": 100,
+    "max_objects": None,
+    "points_per_side": 32,
+    "points_per_batch": 64,
+    "pred_iou_thresh": 0.8,
+    "stability_score_thresh": 0.95,
+}
+
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -68,6 +81,17 @@ def test_a_run_says_what_is_needed_to_correct_it(out: Path) -> None:
         ({"direction": "sideways"}, "is damaged"),
         ({"memory_window": "many"}, "is damaged"),
         ({"checkpoint": "a\0b"}, "is damaged"),
+        ({"everything": {}}, "is damaged"),
+        ({"everything": FOUND}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "min_hits": 0}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "min_area": "9"}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "points_per_side": 10**6}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "points_per_batch": 10**6}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "pred_iou_thresh": 2}}, "is damaged"),
+        ({"prompts": [], "everything": {**FOUND, "output_mode": "coco_rle"}}, "is damaged"),
+        ({"prompts": [], "everything": [1]}, "is damaged"),
+        ({"prompts": [], "everything": FOUND, "direction": "both"}, "is damaged"),
+        ({"prompts": [], "everything": FOUND}, "is one of --everything"),
     ],
 )
 def test_what_is_wrong_in_it_is_refused(
@@ -80,6 +104,13 @@ def test_what_is_wrong_in_it_is_refused(
     assert message in error
     assert error.count("\n") == 1
     assert sorted(out.rglob("*")) == before
+
+
+def test_a_run_of_before_has_no_word_of_everything(out: Path) -> None:
+    content = json.loads((out / record.RECORD).read_text())
+    del content["everything"]
+    (out / record.RECORD).write_text(json.dumps(content))
+    assert correct(out) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"video": null}'])

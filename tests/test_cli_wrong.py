@@ -16,7 +16,7 @@ PREVIEW = "preview video.mp4 --out new/p.png " + MODEL
 FRAME = "frame video.mp4 --out new/f.png "
 
 WRONG = {
-    TRACK: "no object was named",
+    TRACK: "or --prompts, or let it find them: --everything.",
     TRACK + "--point 500,10": "(500, 10) is outside the frame",
     TRACK + "--point -5,63": "(-5, 63) is outside the frame",
     TRACK + "--point 5,10@99": "frame 99, but video.mp4 has 12 frames: 0 to 11",
@@ -59,9 +59,33 @@ WRONG = {
     TRACK + POINT + "--end noon": "must be a frame's number (1200) or a time",
     TRACK + POINT + "--reverse --both": "not allowed with argument",
     TRACK + POINT + "--snapshot-every often": "must be a frame's number (1200) or a time",
+    TRACK + "--everything " + POINT: "--mask and --prompts cannot be combined",
+    TRACK + "--everything --prompts keys.json": "--prompts cannot be combined",
+    TRACK + "--everything --reverse": "--reverse cannot be combined",
+    TRACK + "--everything --both": "--both cannot be combined",
+    TRACK + "--everything --vos-optimized": "--vos-optimized cannot be combined",
+    TRACK + "--everything --snapshot-every 9": "--snapshot-every cannot be combined",
+    TRACK + "--everything --format rle,png": "--format png cannot be combined",
+    TRACK + "--everything --detect-every 0": "'0' must be a whole number from 1",
+    TRACK + "--everything --detect-every 1s": "'1s' must be a whole number from 1",
+    TRACK + "--everything --min-area -5": "'-5' must be a whole number from 0",
+    TRACK + "--everything --min-area 1e3": "'1e3' must be a whole number from 0",
+    TRACK + "--everything --min-area 99999": "--min-area is 99999 pixels, but a frame has 12,288",
+    TRACK + "--everything --min-area 90 --max-area 80": "the first must be the smaller one",
+    TRACK + "--everything --max-area 5": "--min-area is 12 (the default) and --max-area 5",
+    TRACK + "--everything --min-hits 0": "'0' must be a whole number from 1",
+    TRACK + "--everything --retire-after no": "'no' must be a whole number from 1",
+    TRACK + "--everything --max-objects 0": "'0' must be a whole number from 1",
+    TRACK + "--everything --points-per-side 0": "'0' must be a whole number from 1",
+    TRACK + "--everything --points-per-side 1001": "must be a whole number from 1 to 1000",
+    TRACK + "--everything --points-per-batch 1025": "must be a whole number from 1 to 1024",
+    TRACK + "--everything --pred-iou-thresh 80": "'80' must be a number from 0 to 1",
+    TRACK + "--everything --stability-score-thresh nan": "'nan' must be a number from 0 to 1",
+    TRACK + POINT + "--min-area 9": "--min-area is only for --everything",
+    TRACK + "--detect-every 9": "--detect-every is only for --everything",
     "correct new/out " + POINT: "holds no run that can be corrected",
     "correct video.mp4 " + POINT: "holds no run that can be corrected",
-    PREVIEW: "no object was named",
+    PREVIEW: "no object was named: give --point, --box, --mask or --prompts.",
     PREVIEW + POINT + "--out new/p.gif": "must end in .png",
     PREVIEW + "--point 5,10@12": "frame 12, but video.mp4 has 12 frames",
     FRAME + "--at 12": "--at is 12, but video.mp4 has 12 frames (0.4 s): 0 to 11",
@@ -102,7 +126,8 @@ def test_a_wrong_line(
     except SystemExit as exit_:
         code = exit_.code
     captured = capsys.readouterr()
-    assert code in {1, 2}
+    is_of_everything = "--everything" in line or "only for --everything" in WRONG[line]
+    assert code == 2 if is_of_everything else code in {1, 2}
     said = captured.err.strip()
     assert WRONG[line] in said
     assert "\n" not in said

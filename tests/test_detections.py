@@ -497,6 +497,52 @@ def test_a_save_by_hand_goes_on_too(predictor: LongVideoPredictor, tmp_path: Pat
     assert torch.equal(mine[2], whole[19][2])
 
 
+def test_a_run_in_a_state_of_the_callers(predictor: LongVideoPredictor, tmp_path: Path) -> None:
+    """The same masks; the state stays open, and is saved and asked for scores by its owner."""
+    options = {"detect_every": 5, "min_hits": 1}
+    clip = [VIDEO.frame(i) for i in range(35)]
+    expected = list(track_detections(predictor, clip, by_the_frame, **options))
+    state = predictor.init_state(clip, max_prompt_frames=8)
+    save = tmp_path / "state.pt"
+    for number, step in enumerate(
+        track_detections(
+            predictor, clip, by_the_frame, state=state, autosave=Autosave(save), **options
+        )
+    ):
+        assert step[:2] == expected[number][:2]
+        assert torch.equal(step[2], expected[number][2])
+        if step[1]:
+            assert predictor.scores(state, step[0]).keys() >= set(step[1])
+        if number == 7:
+            predictor.save_state(state, tmp_path / "own.pt")
+    assert state.last_frame_idx == 34
+    assert predictor.scores(state, 34)  # it is open
+    state = predictor.load_state(tmp_path / "own.pt", clip)
+    frames = open_source(clip, None)  # what is opened already serves too
+    for step in resume_detections(predictor, state, by_the_frame, video=frames):
+        assert torch.equal(step[2], expected[step[0]][2])
+    live = LiveVideo(iter(clip))
+    state = predictor.init_state(live, max_prompt_frames=8)
+    steps = track_detections(predictor, live, by_the_frame, state=state, **options)
+    for step, other in zip(steps, expected[:20], strict=False):
+        assert torch.equal(step[2], other[2])
+    live.close()
+
+
+def test_a_state_in_which_no_run_can_start(predictor: LongVideoPredictor) -> None:
+    state = predictor.init_state(VIDEO)
+    run = partial(track_detections, predictor, VIDEO, by_the_frame, state=state)
+    for options in ({"batch_objects": True}, {"max_prompt_frames": 3}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}: with `state`, give this"):
+            run(**options)
+    with pytest.raises(ValueError, match="not the video of this state: its num_frames is 7"):
+        track_detections(predictor, [VIDEO.frame(0)] * 7, by_the_frame, state=state)
+    predictor.add_new_points_or_box(state, 0, 1, box=VIDEO.box(0, 0))
+    next(predictor.propagate_in_video(state, progress_bar=False))
+    with pytest.raises(ValueError, match="Frame 0 was tracked in this state"):
+        run()
+
+
 def test_what_is_no_run_to_go_on_with(predictor: LongVideoPredictor, tmp_path: Path) -> None:
     save = tmp_path / "state.pt"
     state = predictor.init_state(VIDEO)

@@ -1,6 +1,8 @@
 """Masks drawn over frames: ids, outlines that all can tell apart, and what is under them."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,3 +119,12 @@ def test_as_supervision() -> None:
     assert as_supervision([7, 1, "bee"], logits, numbers=numbers).tracker_id.tolist() == [7, 1]
     empty = as_supervision([], np.zeros((0, *SIZE), bool))
     assert len(empty) == 0
+
+
+def test_examples_draw_with_it() -> None:
+    """None has colours or a blend of its own."""
+    folder = Path(__file__).parents[1] / "examples"
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*.ipynb")]):
+        text = path.read_text()
+        assert not re.search(r"get_cmap|addWeighted", text), path.name
+    assert "draw(image, obj_ids, masks)" in (folder / "long_video.ipynb").read_text()

@@ -124,6 +124,34 @@ def test_wrong_options(predictor: LongVideoPredictor, options: Any, why: str) ->
         everything(predictor, **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_n_layers": 1},
+        {"use_m2m": True},
+        {"min_mask_region_area": 20},
+        {"multimask_output": False},
+        {"points_per_batch": 7},
+        {"points_per_side": None, "point_grids": [np.random.default_rng(0).random((30, 2))]},
+    ],
+    ids=lambda options: next(reversed(options)),
+)
+def test_upstreams_options_by_their_names(predictor: LongVideoPredictor, options: Any) -> None:
+    """The same things are found."""
+    frame = SyntheticVideo(4, 1, (180, 240)).frame(0)
+    given = {**POINTS, "points_per_side": 8}
+    expected = everything(predictor, **given)(frame).masks
+    found = everything(predictor, **{**given, **options})(frame).masks
+    assert len(found) == len(expected)
+    ious = [max(iou(mask, other) for other in found) for mask in expected]
+    assert min(ious) > 0.9
+
+
+def test_a_compiled_predictor_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a predictor without vos_optimized=True"):
+        everything(load_predictor(vos_optimized=True))
+
+
 def test_what_is_taken_for_granted() -> None:
     source = inspect.getsource(SAM2ImagePredictor)
     assert "self._bb_feat_sizes = [" in source

@@ -361,6 +361,13 @@ def test_one_category_keeps_the_tracks(folder: Path, tmp_path: Path) -> None:
     assert {a["track_id"] for a in content["annotations"]} == set(NUMBERS.values())
 
 
+def test_formats_of_polygons_say_what_happens_to_holes() -> None:
+    """In `longsam export --help` too, which lists these."""
+    for to in ("yolo", "cvat"):
+        assert "holes stay" in FORMATS[to]
+        assert "holes stay" in " ".join((export.__doc__ or "").split())
+
+
 def test_it_is_whole_or_not_there(folder: Path, tmp_path: Path) -> None:
     damaged = write(tmp_path / "damaged")
     data = (damaged / "masks.jsonl").read_bytes()

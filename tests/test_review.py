@@ -150,6 +150,18 @@ def test_the_command_and_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture
         )
 
 
+def test_a_folder_without_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a run that found nothing leaves it."""
+    with MaskWriter(tmp_path / "m") as writer:
+        for i in range(5):
+            writer.write(i, [], torch.zeros(0, *SIZE, dtype=torch.bool))
+    assert main(["review", str(tmp_path / "m")]) == 0
+    assert main(["show", str(tmp_path / "m")]) == 0
+    said = capsys.readouterr()
+    assert "0 object(s)" in said.out
+    assert said.err == ""
+
+
 @pytest.mark.slow
 def test_a_sheet_of_200_000_frames_in_30_seconds(tmp_path: Path) -> None:
     """Seconds of this process, since machines that run tests are busy."""

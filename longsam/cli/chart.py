@@ -79,7 +79,7 @@ def draw_chart(
     rows[-1].set_xlabel("time" if is_time else "frame")
     if is_time:
         rows[-1].xaxis.set_major_formatter(lambda seconds, _: clock(max(0, seconds)))
-    if len(objects) <= 20:
+    if 0 < len(objects) <= 20:
         rows[0].legend(
             title="object", fontsize=8, loc="upper right", facecolor="0.25", labelcolor="w"
         ).get_title().set_color("w")

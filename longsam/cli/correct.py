@@ -75,6 +75,11 @@ def run(options: argparse.Namespace) -> int:
                 "folder of `longsam track VIDEO --out FOLDER`."
             )
     assert recorded is not None
+    if recorded.everything is not None:
+        raise ValueError(
+            f"The run in {out} is one of --everything, which keeps no snapshots and cannot be "
+            "corrected. To correct an object, track it with a prompt (`longsam track --box`)."
+        )
     if not (out / results.SNAPSHOTS).is_dir():
         raise ValueError(
             f"The run in {out} kept no snapshots (--snapshot-every 0), so there is no going back; "

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from longsam import __version__
 from longsam.cli import correct, demo, export, frame, info, preview, review, show, track
+from longsam.cli.usage import UsageError
 
 EPILOG = """\
 Try it without a checkpoint:
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
                 code: int = options.run(options)
         except (ValueError, RuntimeError, OSError, ImportError) as error:
             print(f"longsam: error: {_one_line(error)}", file=sys.stderr)
-            return 1
+            return 2 if isinstance(error, UsageError) else 1
     return code
 
 

@@ -76,7 +76,8 @@ def given(options: argparse.Namespace) -> dict[tuple[ObjectId, int], list[Prompt
     """
     prompts = options.prompt + (from_json(options.prompts) if options.prompts else [])
     if not prompts:
-        raise ValueError("no object was named: give --point, --box, --mask or --prompts.")
+        more = ", or let it find them: --everything" if "everything" in options else ""
+        raise ValueError(f"no object was named: give --point, --box, --mask or --prompts{more}.")
     return numbered(prompts)
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from longsam.cli.everything import Everything
 from longsam.cli.model import DTYPES
 from longsam.cli.prompts import ObjectId, Prompt
 from longsam.cli.span import DIRECTIONS, Grouped
@@ -24,7 +25,7 @@ class Record:
 
     Args:
         video: The path; None for a live source.
-        prompts: As `plain` gives them.
+        prompts: As `plain` gives them; none where everything was looked for.
         frames: start, stop and step of the frames that are tracked; None is all.
         direction: "forward", "reverse" or "both".
         formats: What was asked for with --format.
@@ -38,6 +39,7 @@ class Record:
         config: As it was given.
         is_finished: Whether all frames have been tracked.
         corrections: The prompts of each correction since.
+        everything: What `Everything` has, where objects were found and not prompted; else None.
     """
 
     video: str | None
@@ -55,6 +57,7 @@ class Record:
     config: str | None
     is_finished: bool = False
     corrections: list[list[Any]] = field(default_factory=list)
+    everything: dict[str, Any] | None = None
 
     def write(self, out: Path) -> None:
         """It is there whole or not at all."""
@@ -80,9 +83,10 @@ def read(out: Path) -> Record | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        content.setdefault("everything", None)  # runs of before had none
         record = Record(**{each.name: content[each.name] for each in fields(Record)})
         _check(record)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); track again with --overwrite.") from error
     return record
 
@@ -114,13 +118,24 @@ def _check(record: Record) -> None:
             )
         )
         and isinstance(record.prompts, list)
-        and bool(record.prompts)
+        and bool(record.prompts) == (record.everything is None)
+        and (record.everything is None or _is_everything(record))
         and isinstance(record.corrections, list)
         and all(isinstance(one, list) and one for one in record.corrections)
         and all(map(_is_prompt, chain(record.prompts, *record.corrections)))
     )
     if not is_right:
         raise ValueError("not as `longsam track` writes it")
+
+
+def _is_everything(record: Record) -> bool:
+    flags = record.everything
+    return (
+        isinstance(flags, dict)
+        and asdict(Everything(**flags)).keys() == flags.keys()
+        and record.direction == "forward"
+        and not record.corrections
+    )
 
 
 def _is_prompt(one: Any) -> bool:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ OURS = (
     RECORD,
 )
 """What a run writes; --overwrite removes nothing else."""
+
+MOST_OBJECTS = 20
+"""Of so many objects it is told where they are: there may be hundreds that nobody has named."""
 
 MOST_SPANS = 5
 """So many lost spans are told of each object."""
@@ -125,7 +129,7 @@ def finish_correction(out: Path) -> None:
 
 
 def summary(out: Path) -> Iterator[str]:
-    """A line for each object: on how many frames it is, and where it is not.
+    """A line for each of the first objects: on how many frames it is, and where it is not.
 
     Of a folder with an overlay alone there is nothing to tell.
     """
@@ -142,11 +146,13 @@ def summary(out: Path) -> Iterator[str]:
             empty.setdefault(obj_id, [])
             if not area:
                 empty[obj_id].append(frame_idx)
-    for obj_id, frames in empty.items():
+    for obj_id, frames in islice(empty.items(), MOST_OBJECTS):
         spans = list(_spans(frames))
         more = f" and {len(spans) - MOST_SPANS} more" if len(spans) > MOST_SPANS else ""
         lost = f": {', '.join(spans[:MOST_SPANS])}{more}" if spans else ""
         yield f"object {obj_id}: seen on {seen[obj_id]:,} frames, empty on {len(frames):,}{lost}"
+    if len(empty) > MOST_OBJECTS:
+        yield f"and {len(empty) - MOST_OBJECTS} more objects"
 
 
 def _spans(frames: list[int]) -> Iterator[str]:

@@ -4,14 +4,15 @@ import argparse
 import re
 import shlex
 import sys
-from contextlib import closing
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from longsam import Autosave, LiveVideo, LongVideoPredictor, Snapshots, State
-from longsam.cli import model, prompts, record, results, span, times
+from longsam.cli import everything, model, prompts, record, results, span, times
+from longsam.cli.everything import Everything
 from longsam.cli.record import Record
 from longsam.cli.writing import Written, write_steps
 from longsam.frames import FrameSource, is_live, open_source
@@ -25,6 +26,7 @@ left, y from the top. `longsam frame` shows them, and `longsam preview` what the
 them. Each is an object of its own; to give several hints for one object, name it:
   --point 410,220:bee --point 430,260:bee --not-point 500,300:bee.
 For an object that comes in later, name the frame: --point 90,300@120:wasp.
+Or leave it to the model: --everything finds things, and looks for new ones as they come.
 """
 
 EPILOG = """\
@@ -34,6 +36,7 @@ examples:
       --format rle,overlay --out queen
   longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --point 410,220@120 --both --step 5 \\
       --out thinned
+  longsam track bees.mp4 --checkpoint sam2.1_hiera_tiny.pt --everything --min-area 400 --out found
   longsam track rtsp://camera/stream --checkpoint sam2.1_hiera_tiny.pt --prompts prompts.json \\
       --format rle --out live
 
@@ -44,11 +47,14 @@ formats (--format, one or more):
   overlay     out/overlay.mp4: the video with its masks drawn on it
 
 Ctrl-C (or SIGTERM) stops after the current frame. What is written is whole; --resume continues,
-with the flags of the run. `longsam correct` corrects masks that are there.
+with the flags of the run. `longsam correct` corrects masks that are there, except those of
+--everything.
 """
 
 SNAPSHOT_BYTES = 2 * 10**9
 """Two hours of three objects take 1.1 GB at 30 frames/s and one snapshot a minute."""
+
+SNAPSHOT_EVERY = timedelta(minutes=1)
 
 DEFAULT_RATE = 30
 """Frames a second of what has no rate, such as a folder of images."""
@@ -67,6 +73,7 @@ def add_parser(commands: Any) -> None:
         help="a video file, a folder of images, a URL (rtsp://...), or a camera's index (0)",
     )
     prompts.add_flags(parser)
+    everything.add_flags(parser)
     span.add_flags(parser)
     model.add_flags(parser)
     how = parser.add_argument_group("how to track")
@@ -96,9 +103,9 @@ def add_parser(commands: Any) -> None:
         "none (2m)",
     )  # fmt: skip
     output.add_argument(
-        "--snapshot-every", type=_every, default=timedelta(minutes=1), metavar="N|TIME",
+        "--snapshot-every", type=_every, metavar="N|TIME",
         help="between two snapshots, from which `longsam correct` tracks again: a number of frames "
-        "or a time in the video; at most 2 GB in --out; 0: none (1m)",
+        "or a time in the video; at most 2 GB in --out; 0: none (1m; with --everything: none)",
     )  # fmt: skip
     output.add_argument(
         "--overwrite", action="store_true",
@@ -132,22 +139,26 @@ def _track_file(options: argparse.Namespace) -> int:
     recorded = record.read(out) if options.resume else None
     has_save = options.resume and save.exists()
     if has_save and recorded is not None and recorded.is_finished:
-        print(f"The run in {out} is finished; `longsam correct` corrects its masks.")
+        can = "; `longsam correct` corrects its masks" if recorded.everything is None else ""
+        print(f"The run in {out} is finished{can}.")
         return 0
     if recorded is not None:
         _use_recorded(options, recorded)
     model.check_flags(options)
     with closing(open_source(options.video, None)) as source:
-        grouped = {} if recorded is not None else prompts.given(options)
+        found = everything.given(options) if recorded is None else _recorded_everything(recorded)
+        is_prompted = recorded is None and found is None
+        grouped = prompts.given(options) if is_prompted else {}
         which = span.given(options, source) if recorded is None else record.frames_of(recorded)
         frames = source.frames if which is None else source.frames[which]
-        if recorded is None:
+        if is_prompted:
             _check_prompts(grouped, source, frames, options.direction or "forward")
-        snapshots = _snapshots(options, source, frames)
+        if found is not None:
+            found.check(source.frame_size)
+        snapshots = None if found is not None else _snapshots(options, source, frames)
     results.check_folder(out, may_hold_masks=options.resume or options.overwrite)
     if recorded is None:
-        recorded = _new_record(options, grouped, which)
-    order = span.Order(recorded.direction, [frames.index(i) for i in recorded.prompted_frames])
+        recorded = _new_record(options, grouped, found, which)
     predictor = model.load(options, vos_optimized=recorded.vos_optimized)
     recorded = replace(
         recorded,
@@ -163,11 +174,12 @@ def _track_file(options: argparse.Namespace) -> int:
                 options.video,
                 memory_window=recorded.memory_window,
                 batch_objects=recorded.batch_objects,
+                max_prompt_frames=None if found is None else everything.MAX_PROMPT_FRAMES,
                 frames=which,
                 snapshots=snapshots,
             )
-        with state:
-            if not has_save:
+        with state, ExitStack() as at_end:
+            if not has_save and found is None:
                 _add_prompts(options, predictor, state, record.grouped(recorded.prompts), frames)
             if options.overwrite:
                 results.remove(out, keep_snapshots=snapshots is not None)
@@ -183,16 +195,27 @@ def _track_file(options: argparse.Namespace) -> int:
             autosave = None
             if options.save_every:
                 autosave = Autosave(save, every=options.save_every, before_save=writer.flush)
-            total = order.num_frames(len(frames))
+            if found is None:
+                first = [frames.index(i) for i in recorded.prompted_frames]
+                order = span.Order(recorded.direction, first)
+                total, time_of = order.num_frames(len(frames)), None
+                steps = order.steps(predictor, state, is_resumed=has_save, autosave=autosave)
+            else:
+                source = at_end.enter_context(closing(open_source(options.video, None)))
+                total, time_of = len(frames), everything.times(state, source)
+                steps = found.steps(
+                    predictor, state, source, is_resumed=has_save, autosave=autosave
+                )
             written = write_steps(
                 predictor,
                 state,
                 writer,
-                order.steps(predictor, state, is_resumed=has_save, autosave=autosave),
+                steps,
                 total=min(total, options.frames or total),
                 most=options.frames if (options.frames or total) < total else None,
                 is_quiet=options.quiet,
                 save=None if autosave is None else save,
+                time_of=time_of,
             )
     if not written.was_stopped:
         replace(recorded, is_finished=written.is_over).write(out)
@@ -210,19 +233,29 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
         raise ValueError("--resume: a live source cannot be resumed where it stopped.")
     span.check_flags_of_live(options)
     model.check_flags(options)
-    grouped = prompts.given(options)
+    found = everything.given(options)
+    grouped = {} if found is not None else prompts.given(options)
     results.check_folder(options.out, may_hold_masks=options.overwrite)
     live = LiveVideo(source, mode=options.mode)
+    if found is not None:
+        found.check(live.frame_size)
     predictor = model.load(options, vos_optimized=options.vos_optimized)
     dtype = model.dtype_of(options, predictor.device)
     with (
         model.computing_in(dtype, predictor.device),
         predictor.init_state(
-            live, memory_window=options.memory_window, batch_objects=options.batch_objects
+            live,
+            memory_window=options.memory_window,
+            batch_objects=options.batch_objects,
+            max_prompt_frames=None if found is None else everything.MAX_PROMPT_FRAMES,
         ) as state,
     ):
-        prompts.check_inside(grouped, *live.frame_size)
-        _add_prompts(options, predictor, state, grouped, None)
+        if found is None:
+            prompts.check_inside(grouped, *live.frame_size)
+            _add_prompts(options, predictor, state, grouped, None)
+            steps = predictor.propagate_in_video(state, progress_bar=False)
+        else:
+            steps = found.steps(predictor, state, live)
         if options.overwrite:
             results.remove(options.out)
         writer = MaskWriter(options.out, options.format or ["rle"], video=live)
@@ -230,7 +263,7 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
             predictor,
             state,
             writer,
-            predictor.propagate_in_video(state, progress_bar=False),
+            steps,
             total=options.frames,
             most=options.frames,
             is_quiet=options.quiet,
@@ -266,6 +299,7 @@ def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
     Raises:
         ValueError: A flag says something else.
     """
+    everything.check_resumed(options, recorded.everything)
     is_prompted = bool(options.prompt or options.prompts)
     if is_prompted and record.plain(prompts.given(options)) != recorded.prompts:
         raise ValueError(
@@ -297,7 +331,16 @@ def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
     record.use_model(options, recorded)
 
 
-def _new_record(options: argparse.Namespace, grouped: span.Grouped, which: slice | None) -> Record:
+def _recorded_everything(recorded: Record) -> Everything | None:
+    return None if recorded.everything is None else Everything(**recorded.everything)
+
+
+def _new_record(
+    options: argparse.Namespace,
+    grouped: span.Grouped,
+    found: Everything | None,
+    which: slice | None,
+) -> Record:
     """What is noted of a new run; how it computes is known once the model is there."""
     return Record(
         video=str(Path(options.video).absolute()),
@@ -313,11 +356,12 @@ def _new_record(options: argparse.Namespace, grouped: span.Grouped, which: slice
         model=None,
         checkpoint=None if options.testing_model else str(Path(options.checkpoint).absolute()),
         config=options.config,
+        everything=None if found is None else asdict(found),
     )
 
 
 def _snapshots(options: argparse.Namespace, source: FrameSource, frames: range) -> Snapshots | None:
-    every = options.snapshot_every
+    every = SNAPSHOT_EVERY if options.snapshot_every is None else options.snapshot_every
     if not every:
         return None
     if isinstance(every, timedelta):
@@ -343,7 +387,7 @@ def _keep_aside(out: Path, writer: MaskWriter) -> None:
     num_frames = len(writer)
     aside = writer.drop_after(-1, keep_aside=True)
     print(
-        f"There is no save in {out}, so tracking starts again from the prompts. The masks of "
+        f"There is no save in {out}, so tracking starts again from the beginning. The masks of "
         f"{num_frames:,} frames that were there are kept in {aside}."
     )
 

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ def write_steps(
     most: int | None = None,
     is_quiet: bool = False,
     save: Path | None = None,
+    time_of: Callable[[int], float | None] | None = None,
 ) -> Written:
     """Write the masks of all passes, and close the writer.
 
@@ -57,10 +58,12 @@ def write_steps(
         most: Stop when the writer has so many frames; None is all.
         is_quiet: Draw no progress bar.
         save: Where the state is saved if the passes are stopped; None is nowhere.
+        time_of: The time stamp of a frame of the state; None asks the state's source.
     """
     num_before, num_new = len(writer), 0
     began, is_over = time.perf_counter(), False
     live = state.source if isinstance(state.source, LiveVideo) else None
+    time_of = time_of or state.source.time
     with (
         writer,
         tqdm(
@@ -75,9 +78,8 @@ def write_steps(
             if step is None:
                 is_over = True
                 break
-            writer.write(
-                *step, scores=predictor.scores(state, step[0]), time=state.source.time(step[0])
-            )
+            scores = predictor.scores(state, step[0]) if step[1] else None  # without objects: none
+            writer.write(*step, scores=scores, time=time_of(step[0]))
             num_new += 1
             memory_bar.update()
             if stop.is_set():

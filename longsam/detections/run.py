@@ -9,7 +9,9 @@ from longsam import Autosave, LiveVideo, LongVideoPredictor, State
 from longsam.detections.detections import Detector
 from longsam.detections.options import Options
 from longsam.detections.tracker import EXTRAS, LabelledStep, Tracker
-from longsam.frames import open_source, sliced_as
+from longsam.frames import FrameSource, open_source, sliced_as
+
+MAX_PROMPT_FRAMES = 8
 
 
 def track_detections(
@@ -24,8 +26,9 @@ def track_detections(
     min_hits: int = 2,
     retire_after: int = 100,
     max_objects: int | None = None,
-    max_prompt_frames: int | None = 8,
+    max_prompt_frames: int | None = MAX_PROMPT_FRAMES,
     autosave: Autosave | None = None,
+    state: State | None = None,
     **options: Any,
 ) -> Generator[LabelledStep, None, None]:
     """Track what a detector finds, at constant memory.
@@ -63,6 +66,11 @@ def track_detections(
         autosave: As in `propagate_in_video`. A run that was killed is resumed from its last save
             with `resume_detections`. Labels must then be strings, numbers or None; an object with
             another one ends the run with a ValueError.
+        state: From `init_state(video, ...)`, in which nothing was tracked yet, for a caller who
+            wants the scores of each frame or saves the state at a time of its own. It stays open at
+            the end, and has all options of `init_state`: `max_prompt_frames` too, whose default
+            there is no limit. `video` may then be what `longsam.frames.open_source(video, None)`
+            gives; the run closes it. None opens the video, and closes it at the end.
         **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
             objects are tracked from frame 0 on under their ids, which are their labels too.
 
@@ -74,14 +82,21 @@ def track_detections(
     Raises:
         ValueError: An option has a wrong value, or the detector returns something else, or what
             cannot be saved is to be saved: a live source, or labels other than strings, numbers
-            and None.
+            and None. Or the state is of another video, or something was tracked in it, or options
+            of `init_state` are given beside it.
         RuntimeError: A frame cannot be read.
     """
     run_options = Options(
         detect_every, min_score, match_iou, correct_iou, min_hits, retire_after, max_objects
     )
-    state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
-    owns_state = not isinstance(video, LiveVideo)  # such a source is the caller's, and stays open
+    # A live source is the caller's, and so is a state that was given: both stay open.
+    owns_state = state is None and not isinstance(video, LiveVideo)
+    if state is None:
+        state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
+    else:
+        if max_prompt_frames != MAX_PROMPT_FRAMES:
+            options["max_prompt_frames"] = max_prompt_frames
+        _check_fresh(state, options)
     with ExitStack() as on_error:
         if owns_state:
             on_error.callback(predictor.close, state)
@@ -98,9 +113,7 @@ def track_detections(
         tracker = Tracker(
             predictor,
             state,
-            source
-            if isinstance(source, LiveVideo)
-            else sliced_as(open_source(video, None), source),
+            source if isinstance(source, LiveVideo) else _opened_again(video, source),
             detector,
             run_options,
             is_saved=saves is not None,
@@ -128,7 +141,8 @@ def resume_detections(
         state: From `predictor.load_state` of what that run has saved. It stays open at the end.
         detector: As in `track_detections`.
         video: The video once more, where it has no path of its own (an array, a list), as it was
-            given to `load_state`.
+            given to `load_state`; or what `longsam.frames.open_source(video, None)` gives, which
+            the run closes.
         autosave: As in `track_detections`.
 
     Yields:
@@ -149,15 +163,8 @@ def resume_detections(
     if video is None and source.path is None:
         raise ValueError(f"{source.name} has no path: give it again as `video`.")
     with ExitStack() as on_error:
-        frames = sliced_as(open_source(source.path if video is None else video, None), source)
+        frames = _opened_again(source.path if video is None else video, source)
         on_error.callback(frames.close)
-        for what in ("num_frames", "frame_size"):
-            given, expected = getattr(frames, what), getattr(source, what)
-            if given != expected:
-                raise ValueError(
-                    f"{frames.name} is not the video of this state: its {what} is {given}, not "
-                    f"{expected}."
-                )
         try:
             options = Options(**saved["options"])
             tracker = Tracker(
@@ -171,3 +178,43 @@ def resume_detections(
             ) from error
         on_error.pop_all()
     return tracker.run(saves)
+
+
+def _check_fresh(state: State, options: dict[str, Any]) -> None:
+    """Refuse a state in which a run cannot start, and options that it has already.
+
+    Raises:
+        ValueError: Something was tracked in it, or an option is given beside it.
+    """
+    if options:
+        raise ValueError(
+            f"{', '.join(options)}: with `state`, give this to the init_state that makes it."
+        )
+    if state.last_frame_idx >= 0:
+        raise ValueError(
+            f"Frame {state.last_frame_idx} was tracked in this state; a run starts in a fresh one, "
+            "from init_state, and a saved run continues with resume_detections."
+        )
+
+
+def _opened_again(video: Any, source: FrameSource) -> FrameSource:
+    """The frames of a state in their own size.
+
+    Args:
+        video: What the state is of, or its frames in their own size.
+        source: The state's.
+
+    Raises:
+        ValueError: It is another video.
+    """
+    opened = video if isinstance(video, FrameSource) else open_source(video, None)
+    frames = sliced_as(opened, source)
+    for what in ("num_frames", "frame_size"):
+        given, expected = getattr(frames, what), getattr(source, what)
+        if given != expected:
+            frames.close()
+            raise ValueError(
+                f"{frames.name} is not the video of this state: its {what} is {given}, not "
+                f"{expected}."
+            )
+    return frames

@@ -333,6 +333,22 @@ def detections() -> str:
 
 
 @measured
+def everything() -> str:
+    found = numbers("everything")
+    height, width = found["frame"]
+    rows = [
+        (points, f"{run['seconds']:.1f} s", gb(run["more_mb"]))
+        for points, run in found["by_points_per_batch"].items()
+    ]
+    head = ("`points_per_batch`", f"{found['points']} points take", "more memory meanwhile")
+    return (
+        table(head, rows)
+        + f"\n\nOn a frame of {width} x {height}, on a busy machine of two cores "
+        + f"({source('everything')})."
+    )
+
+
+@measured
 def review() -> str:
     found = numbers("review")["summary"]
     return (

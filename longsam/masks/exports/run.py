@@ -16,9 +16,9 @@ FORMATS = MappingProxyType(
     {
         "coco": "COCO instances: one JSON, run lengths, track ids",
         "ytvis": "YouTube-VIS: one JSON, run lengths by object",
-        "yolo": "YOLO segmentation: a text file of polygons for each frame",
+        "yolo": "YOLO segmentation: a text file of polygons for each frame; holes stay",
         "davis": "DAVIS: an indexed PNG for each frame",
-        "cvat": "CVAT for video 1.1: one XML, polygons by object",
+        "cvat": "CVAT for video 1.1: one XML, polygons by object; holes stay",
         "labelstudio": "Label Studio: one JSON of tasks with brush masks, and one with boxes",
         "napari": "OME-Zarr labels, which napari opens without reading them all",
     }
@@ -43,6 +43,9 @@ def export(
 
     The masks are read frame by frame, so memory does not grow with their number. The result is a
     folder, there whole or not at all, with `objects.json`: the integer that stands for each id.
+
+    In formats of polygons holes stay: each is cut open by a slit that encloses nothing, so that a
+    polygon fills to the mask. Parts and holes of less than 0.1 % of the mask's area are left out.
 
     Args:
         folder: Where a `MaskWriter` has written. Whoever wrote it need not be trusted.
