@@ -45,7 +45,6 @@ def pages() -> list[Path]:
 def filled(text: str) -> str:
     """A page with its measured parts made again."""
 
-
     def made(found: re.Match[str]) -> str:
         return f"<!-- measured: {found[1]} -->\n\n{BLOCKS[found[1]]()}\n\n<!-- /measured -->"
 
