@@ -28,7 +28,7 @@ HELP = {
 def in_text(text: str) -> list[str]:
     """Lines that begin with `longsam `, joined where a backslash ends them."""
     joined = text.replace("\\\n", " ")
-    return re.findall(r"^\s*(longsam \w+ .*)$", joined, re.MULTILINE)
+    return [" ".join(line.split()) for line in re.findall(r"^\s*(longsam \w+ .*)$", joined, re.M)]
 
 
 def in_readme() -> list[str]:
