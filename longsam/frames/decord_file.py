@@ -21,8 +21,8 @@ class DecordFile(FrameSource):
     read; only a seek stops it. So each chunk is fetched with `get_batch`, and a seek follows at
     once. After a seek decord gives wrong frames in some files (open GOPs, edit lists, MPEG-TS,
     B-frames in AVI), without saying so. Therefore all frames of a chunk that does not start at
-    frame 0 are compared with those of `VideoFile`, which decodes them a second time. An overlap with
-    the chunk before is not enough: where nothing moves, frames are equal.
+    frame 0 are compared with those of `VideoFile`, which decodes them a second time. An overlap
+    with the chunk before is not enough: where nothing moves, frames are equal.
 
     decord's FFmpeg cannot be told which formats to open, so playlists are refused by what PyAV's
     says of the file. For files that you do not trust, use the reader "av".

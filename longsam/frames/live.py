@@ -15,7 +15,7 @@ from longsam.frames.newest import NewestFrame
 Mode = Literal["every", "newest"]
 
 UNKNOWN_NUM_FRAMES = 2**31 - 1
-"""The length that upstream is told. It must not change during tracking; from 16 on all are the same."""
+"""The length that upstream is told. It must not change while tracking; from 16 on all are alike."""
 
 LONGEST_WAIT_SECONDS = 5.0
 """How long `close` waits for a source that is itself waiting for a frame."""

@@ -39,8 +39,8 @@ class MaskWriter:
     is never closed is closed when it is garbage-collected, or when Python ends.
 
     Args:
-        folder: Created if it does not exist. It holds `frames.jsonl` (a line a frame: ids and areas) and
-            a file or folder for each format.
+        folder: Created if it does not exist. It holds `frames.jsonl` (for each frame a
+            line with ids and areas) and a file or folder for each format.
         format: One or more of: "rle" (COCO's run lengths, `masks.jsonl`), "png" (an indexed PNG a
             frame, where objects overlap the higher logit wins), "object_png" (a black and white
             PNG for each object and frame), "overlay" (H.264: `overlay.ts` while it is written,
