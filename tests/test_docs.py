@@ -35,7 +35,8 @@ WRITTEN = [
     ROOT / "SECURITY.md",
     *DOCS.rglob("*.md"),
 ]
-CODE = [*Path(longsam.__file__).parent.rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+PACKAGE = Path(longsam.__file__).parent  # elsewhere than ROOT where longsam is installed
+CODE = [*PACKAGE.rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
 FENCE = re.compile(r"^([ ]*)```(\w*)\n(.*?)^[ ]*```$", re.MULTILINE | re.DOTALL)
 
 
@@ -188,11 +189,17 @@ def test_measured_figures_are_those_of_the_json(page: str) -> None:
     assert not set(FIGURE.findall(typed)) - set(STATED), "of no JSON; see tables.py"
 
 
+def test_the_testing_models_figures_are_those_of_the_json() -> None:
+    text = (PACKAGE / "testing" / "README.md").read_text()
+    assert tables.filled(text) == text, "run python tests/benchmarks/tables.py"
+
+
 def test_files_that_pages_name_are_there() -> None:
     named = re.compile(r"(?:tests|examples|longsam)/[\w/]+\.(?:py|json|md|ipynb)\b")
     for page, text in {"README.md": README, **PAGES}.items():
         for name in named.findall(text):
-            assert (ROOT / name).exists(), f"{page}: {name}"
+            root = PACKAGE.parent if name.startswith("longsam/") else ROOT
+            assert (root / name).exists(), f"{page}: {name}"
 
 
 def test_pictures() -> None:
@@ -217,6 +224,11 @@ LEFT = {"longsam/cli/prompts.py", "longsam/_upstream/corrections.py"}
 """Whose English waits for other changes."""
 
 
+def _name(path: Path) -> str:
+    root = PACKAGE.parent if path.is_relative_to(PACKAGE) else ROOT
+    return path.relative_to(root).as_posix()
+
+
 def said(path: Path) -> Iterator[tuple[int, str]]:
     """Lines of prose: of Python its comments and strings, else all but code."""
     if path.suffix != ".py":
@@ -231,10 +243,10 @@ def said(path: Path) -> Iterator[tuple[int, str]]:
                 yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("path", [*WRITTEN, *CODE], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*WRITTEN, *CODE], ids=_name)
 def test_stilted_turns(path: Path) -> None:
     turns = re.compile(rf"\b({'|'.join(TURNS)})\b", re.IGNORECASE)
-    if path.relative_to(ROOT).as_posix() in LEFT:
+    if _name(path) in LEFT:
         pytest.skip("later")
     found = [f"{line}: {turns.findall(text)}" for line, text in said(path) if turns.search(text)]
     assert not found
@@ -293,7 +305,7 @@ def test_the_reference_has_all_public_names() -> None:
     told = set(re.findall(r"^::: [\w.]+\.(\w+)$", reference, re.MULTILINE))
     left_out = {"FORMATS", "CHECKPOINT", "CONFIG", "OVERRIDES", "LongVideoPredictorVOS"}
     for package in ("", "masks", "detections", "testing"):
-        module = ast.parse((ROOT / "longsam" / package / "__init__.py").read_text())
+        module = ast.parse((PACKAGE / package / "__init__.py").read_text())
         names = next(
             ast.literal_eval(node.value)
             for node in module.body

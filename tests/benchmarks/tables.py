@@ -38,8 +38,12 @@ def numbers(name: str) -> Any:
 
 
 def pages() -> list[Path]:
-    """The README and every page of the site."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """The README, every page of the site, and the testing model's page."""
+    return [
+        ROOT / "README.md",
+        ROOT / "longsam" / "testing" / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
 
 
 def filled(text: str) -> str:
@@ -273,6 +277,30 @@ def killed() -> str:
         f"at {len(found['killed_at'])} random frames and resumed each time. No mask differed from "
         f"those of a run that was not killed ({source('saving')})."
     )
+
+
+@measured
+def kill_matrix() -> str:
+    cells = numbers("kill_matrix")["cells"]
+    formats = list(dict.fromkeys(cell.split(", ")[1] for cell in cells))
+    rows = []
+    for name in formats:
+        runs = [cells[f"{way}, {name}"] for way in ("api", "cli")]
+        psnr = [run["least_psnr"] for run in runs if "least_psnr" in run]
+        rows.append(
+            (
+                name if name == "all" else f'`"{name}"`',
+                *(run["kills"] for run in runs),
+                sum(run["after_a_save"] for run in runs),
+                sum(len(run["different"]) for run in runs),
+                f"{min(psnr):.1f} dB" if psnr else "",
+            )
+        )
+    head = (
+        "format", "kills, Python", "kills, command line", "of these right after a save",
+        "files that differ", "least PSNR of the overlay",
+    )  # fmt: skip
+    return table(head, rows)
 
 
 @measured
@@ -634,6 +662,32 @@ def testing_model() -> str:
         f"{j('hard')} on hard ones (`python examples/train_testing_model/evaluate.py`, "
         "`examples/train_testing_model/results/evaluation.json`)."
     )
+
+
+@measured
+def testing_model_figures() -> str:
+    summary = json.loads(EVALUATION.read_text())["summary"]
+    each = (summary["easy"], summary["hard"])
+
+    def prompts(key: str) -> list[str]:
+        return [" / ".join(f"{value:.2f}" for value in of[key].values()) for of in each]
+
+    last = [
+        ", ".join(f"{video['click']:.2f}" for video in of["long_J_last_500_frames"]) for of in each
+    ]
+    absent = [
+        " / ".join(percent(value) for value in of["absent_called_absent"].values())
+        + f" of {of['absent_frames']:,}"
+        for of in each
+    ]
+    rows = [
+        ("J over 300 frames, mean of 30 videos", *prompts("J_mean")),
+        ("the lowest of the 30", *prompts("J_lowest")),
+        ("J over 5,000 frames, mean of 5 videos", *prompts("long_J_mean")),
+        ("the last 500 of 5,000, each video, click", *last),
+        ("frames without the object on which none is shown", *absent),
+    ]
+    return table(("click / box / mask", "easy", "hard"), rows)
 
 
 # Faults and installations -----------------------------------------------------------------------
