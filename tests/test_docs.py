@@ -18,6 +18,7 @@ from PIL import Image
 import longsam
 from longsam import LongVideoPredictor
 from longsam.masks import MaskFolder
+from longsam.masks.exports import FORMATS
 from longsam.masks.lines import Header, parse_frame
 from longsam.testing import CHECKPOINT, SyntheticVideo, load_predictor
 
@@ -210,6 +211,11 @@ def test_pictures() -> None:
     assert moving.stat().st_size < 3e6
     with Image.open(moving) as picture:
         assert picture.n_frames > 10  # type: ignore[attr-defined]
+
+
+def test_the_exports_are_those_of_the_code() -> None:
+    for name, what in FORMATS.items():
+        assert f"| `{name}` | {what} |" in PAGES["guides/exports.md"]
 
 
 # English ----------------------------------------------------------------------------------------

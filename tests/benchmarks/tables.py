@@ -348,12 +348,13 @@ def detections() -> str:
                 f"{run['stretches_found']} of {run['stretches']}",
                 percent(run["visible_objects_with_a_mask"], 1),
                 f"{run['objects']} ({run['false_objects']} false)",
+                run["most_objects_at_once"],
                 f"{min(state):.1f} to {max(state):.1f} MB",
                 f"{min(resident):.0f} to {max(resident):.0f} MB",
             )
         )
     head = (
-        "detector", "stretches found", "visible objects with a mask", "objects made",
+        "detector", "stretches found", "visible objects with a mask", "objects made", "most at once",
         "state, by tenth", "resident memory, by tenth",
     )  # fmt: skip
     return table(head, rows)
