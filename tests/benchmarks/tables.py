@@ -354,8 +354,8 @@ def detections() -> str:
             )
         )
     head = (
-        "detector", "stretches found", "visible objects with a mask", "objects made", "most at once",
-        "state, by tenth", "resident memory, by tenth",
+        "detector", "stretches found", "visible objects with a mask", "objects made",
+        "most at once", "state, by tenth", "resident memory, by tenth",
     )  # fmt: skip
     return table(head, rows)
 
