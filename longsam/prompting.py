@@ -17,7 +17,7 @@ def adding(state: InferenceState, obj_id: Any, frame_idx: int) -> Iterator[None]
     """
     session = session_of(state)
     with ExitStack() as around:
-        around.enter_context(_upstream.unchanged_if_refused(state, obj_id, frame_idx))
+        around.enter_context(_upstream.unchanged_if_refused(state, obj_id))
         if session.options.corrections == "condition":
             around.enter_context(_upstream.corrections_condition())
         was_forgotten = notices.forgotten_prompt(state, obj_id, frame_idx)

@@ -289,6 +289,16 @@ def test_frame_index_of_another_type(frame_idx: Any, ours: LongVideoPredictor, m
         ours.add_new_points_or_box(state, frame_idx, 1, points=[[60, 50]], labels=[1])
 
 
+def test_a_refused_prompt_leaves_the_order_of_prompts(ours: LongVideoPredictor, mp4: Path) -> None:
+    """In which conditioning frames are read, and so the last bit of a mask."""
+    with ours.init_state(mp4) as state:
+        for frame_idx in (5, 0):
+            ours.add_new_points_or_box(state, frame_idx, 1, points=[[60, 50]], labels=[1])
+        with pytest.raises(ValueError, match="clear_old_points=True"):
+            ours.add_new_points_or_box(state, 5, 1, box=[30, 20, 110, 90], clear_old_points=False)
+        assert list(state["temp_output_dict_per_obj"][0]["cond_frame_outputs"]) == [5, 0]
+
+
 def test_a_refused_prompt_leaves_no_object_behind(ours: LongVideoPredictor, mp4: Path) -> None:
     """In upstream the object stays, without a prompt, and no pass can start."""
     state = ours.init_state(mp4)

@@ -67,15 +67,16 @@ def forget_prompt(state: InferenceState, obj_idx: int, frame_idx: int) -> None:
 
 
 @contextmanager
-def unchanged_if_refused(state: InferenceState, obj_id: Any, frame_idx: int) -> Iterator[None]:
-    """Restore the prompts of an object on a frame where adding another fails or is interrupted.
+def unchanged_if_refused(state: InferenceState, obj_id: Any) -> Iterator[None]:
+    """Restore the prompts of an object where adding another fails or is interrupted.
 
     Upstream adds the object, and takes the old prompt away, before it looks at the new one.
     """
     before = object_idx(state, obj_id)
     ids = state["obj_ids"]
+    # Whole, for their order: conditioning frames are read in the order in which they are held.
     held = [
-        (by_frame, by_frame.get(frame_idx), frame_idx in by_frame)
+        (by_frame, dict(by_frame))
         for by_frame in ([] if before is None else _prompts_of(state, before))
     ]
     try:
@@ -86,10 +87,9 @@ def unchanged_if_refused(state: InferenceState, obj_id: Any, frame_idx: int) -> 
             for key in ("obj_idx_to_id", *KEYS_BY_OBJECT_IDX):
                 state[key].pop(added, None)
             state["obj_ids"] = ids
-        for by_frame, value, was_there in held:
-            by_frame.pop(frame_idx, None)
-            if was_there:
-                by_frame[frame_idx] = value
+        for by_frame, content in held:
+            by_frame.clear()
+            by_frame.update(content)
         raise
 
 
