@@ -1,10 +1,10 @@
-"""Follow whatever moves before a still camera, without a click and without a detector's weights.
+"""Follow whatever moves in front of a still camera, without a click and without weights.
 
     python examples/detect_motion.py                         # a generated video
     python examples/detect_motion.py --video hall.mp4 --checkpoint sam2.1_hiera_large.pt
 
 OpenCV's background subtraction proposes boxes; longsam.detections turns them into objects. Any
-callable that returns boxes does instead, such as a trained detector (see detect_yolo.py).
+callable that returns boxes works too, such as a trained detector (see detect_yolo.py).
 """
 
 import argparse
@@ -30,7 +30,7 @@ class MotionDetector:
     Args:
         min_area: The least share of the frame that a thing covers.
         history: How many of the frames it is given make the background.
-        warm_up: For so many frames it only learns.
+        warm_up: During the first frames it only learns; how many.
     """
 
     def __init__(self, min_area: float = 0.005, history: int = 200, warm_up: int = 10):

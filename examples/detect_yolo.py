@@ -6,7 +6,7 @@
 
 After a crash the same command with --resume continues from the last save.
 
-Ultralytics and its weights have a licence of their own (AGPL-3.0), so neither comes with longsam.
+Ultralytics and its weights are under the AGPL-3.0, so neither comes with longsam.
 """
 
 import argparse

@@ -7,12 +7,12 @@
 
 jobs.json is a list of {"video": "a.mp4", "prompts": [{"frame": 0, "object": "bee", "box": [x0, y0,
 x1, y1]}, {"frame": 0, "object": "wasp", "points": [[x, y]], "labels": [1]}]}. Each video is a task
-of Ray (https://docs.ray.io) in a worker of its own. It saves its state every --save-every frames
-beside its masks; a worker that is killed is started anew by Ray and goes on from there, with the
-masks that it would have given.
+of Ray (https://docs.ray.io) in its own worker. It saves its state every --save-every frames
+beside its masks. Ray restarts a worker that is killed, and the worker resumes from its save, with
+the masks that it would have given.
 
 --split-objects tracks the objects of one video in several workers, one for each object, and merges
-their masks. That needs no state in common, since upstream tracks objects independently.
+their masks. That needs no shared state, since upstream tracks objects independently.
 """
 
 import argparse
@@ -96,8 +96,8 @@ class Board:
 def run(jobs: list[Job], options: argparse.Namespace, on_progress: Any = None) -> list[Any]:
     """Run all jobs; returns a row for each, an exception for one that failed for good."""
     board = Board.remote()
-    # Ray starts a task anew when its worker dies, not when the task raises: a video that cannot be
-    # read fails once, and the others go on.
+    # Ray restarts a task when its worker dies, not when the task raises: a video that cannot be
+    # read fails once, and the others continue.
     task = ray.remote(
         num_cpus=options.cpus_per_worker,
         num_gpus=options.gpus_per_worker,

@@ -4,8 +4,8 @@
     python examples/live_camera.py --source rtsp://host/path --checkpoint ...
     python examples/live_camera.py                            # a generated video, the small model
 
-A click adds an object where it is; a right click tells the last object what it is not. Space holds
-the picture, r forgets all objects, q or Esc ends.
+A click adds an object; a right click says what the last object is not. Space pauses the picture, r
+forgets all objects, q or Esc quits.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WINDOW = "longsam"
 
 @dataclass
 class Window:
-    """What the user has done since it was last looked at."""
+    """What the user has done since the last look."""
 
     clicks: list[tuple[int, int, bool]] = field(default_factory=list)  # x, y, is it the object
     key: str = "\xff"  # none
@@ -48,7 +48,7 @@ class Window:
         return self.key in "q\x1b"
 
     def show(self, image: np.ndarray) -> None:
-        """Draw a frame (RGB) and take in what the user does; space holds it."""
+        """Draw a frame (RGB) and note what the user does; space pauses."""
         cv2.imshow(WINDOW, image[..., ::-1])
         self.key = chr(cv2.waitKey(1) & 0xFF)
         while self.key == " " and chr(cv2.waitKey(50) & 0xFF) != " ":

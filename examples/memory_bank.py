@@ -21,7 +21,7 @@ NUM_FRAMES = 100
 
 
 def stretch(first: int) -> list[np.ndarray]:
-    """A video of its own: some frames of the world, from a given one on."""
+    """A separate video: some frames of the world, from a given one on."""
     return [WORLD.frame(first + i) for i in range(NUM_FRAMES)]
 
 

@@ -9,7 +9,7 @@ from longsam._upstream import InferenceState
 class Scores(NamedTuple):
     """How sure the model is of one object on one frame.
 
-    Args:
+    Attributes:
         object_score: A logit: above 0 the model sees the object, else its mask is empty. A prompt
             that is a mask gives 10, or -10 if the mask is empty.
         predicted_iou: The IoU with the truth that the model expects of the mask that it chose,

@@ -28,7 +28,7 @@ HELP = {
 def in_text(text: str) -> list[str]:
     """Lines that begin with `longsam `, joined where a backslash ends them."""
     joined = text.replace("\\\n", " ")
-    return re.findall(r"^\s*(longsam \w+ .*)$", joined, re.MULTILINE)
+    return [" ".join(line.split()) for line in re.findall(r"^\s*(longsam \w+ .*)$", joined, re.M)]
 
 
 def in_readme() -> list[str]:
@@ -40,7 +40,7 @@ def in_readme() -> list[str]:
 
 
 def in_docs() -> list[str]:
-    texts = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+    texts = [path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))]
     blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
     return [line for block in blocks for line in in_text(block)]
 

@@ -381,6 +381,7 @@ def test_what_wheel_and_sdist_hold(environment: Environment, wheels: Path, tmp_p
         names = {name.split("/", 1)[1] for name in archive.getnames()}
     assert ours <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "tests/test_install.py"} <= names
+    assert "docs/index.md" in names
     assert not [name for name in names if name.endswith("/file")]
 
 

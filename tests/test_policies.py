@@ -159,7 +159,7 @@ def follow(model: LongVideoPredictor, name: str, num_frames: int) -> None:
     """The authors' final answer is among the hypotheses that are followed.
 
     This holds on these frames and not on all after them, and the rule was chosen with these files
-    in view: `Sam2Long` is not equal to the authors' code. Which hypothesis is shown is not compared.
+    in view: `Sam2Long` is not equal to the authors' code. Which one is shown is not compared.
     """
     reference = Reference(name)
     fewest: dict[int, int] = {}

@@ -4,7 +4,7 @@
     python train.py --out out/testing_model --device cuda --processes 1
 
 Stops after the last step of the schedule, at --until-step, or after --minutes; started again with
-the same --out it goes on where it stopped. Writes log.jsonl, a line every 50 steps, and
+the same --out it resumes where it stopped. Writes log.jsonl, a line every 50 steps, and
 testing_model.pt.
 """
 
@@ -97,7 +97,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     while step < last_step:
         stage = stage_of(step)
         set_size(model, stage.size)
-        # Every step has its own seed, so that a run that was stopped goes on as if it had not been.
+        # Every step has its own seed, so that a run that was stopped resumes as if it had not been.
         rng = np.random.default_rng((options.seed, rank, step))
         batch = make_batch(
             rng,

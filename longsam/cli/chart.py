@@ -1,4 +1,4 @@
-"""Areas and scores over time, with what should be looked at, and prompts."""
+"""Areas and scores over time, with prompts and the spans to look at."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from longsam.masks.record import ImageArray
 from longsam.masks.reviews.history import History
 
 MOST_POINTS = 4000
-"""Of a line: more than the chart has pixels says no more."""
+"""Points of a line: the chart has no more pixels."""
 
 _NAMES = ("area, % of the frame", "object score", "predicted IoU")
 
@@ -88,13 +88,13 @@ def draw_chart(
 
 
 def label(obj_id: Any) -> str:
-    """An id as matplotlib draws it: no formula, not left out, and not of any length."""
+    """An id that matplotlib draws as text: no formula, not hidden, and not too long."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(obj_id)[:40])
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _x_of(objects: dict[ObjectId, History]) -> tuple[Any, bool]:
-    """What stands on the axis for frames: their times where these are known, else their numbers."""
+    """The x axis: times of frames where they are known, else their numbers."""
     known = [
         (history.frames[there], history.times[there])
         for history in objects.values()

@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
         "frame",
         help="write a frame as an image with pixel coordinates along its edges",
         description="Write frames as images at their own size, with a grid and its coordinates "
-        "in pixels along the edges, to read from it where an object is.",
+        "in pixels along the edges, so that you can read off where an object is.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

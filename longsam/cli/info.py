@@ -1,4 +1,4 @@
-"""`longsam info`: what a video is, and what its masks will take."""
+"""`longsam info`: what a video is, and how much disk its masks will take."""
 
 import argparse
 from itertools import islice
@@ -48,7 +48,7 @@ CODECS = {
     "vp8": "VP8",
     "vp9": "VP9",
 }
-"""FFmpeg's names of codecs, and those that people use."""
+"""FFmpeg's names of codecs, and the common ones."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _file(source: VideoFile) -> None:
-    """What is said of a video file only; its packets are read, not decoded."""
+    """Lines for video files only; packets are read, not decoded."""
     with av.open(f"file:{source.path}") as container:
         stream = container.streams.best("video")
         assert isinstance(stream, av.VideoStream)  # or it could not have been opened

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     folder = MaskFolder(options.folder)
     path = options.out or options.folder / "contact_sheet.png"
     if options.out is None:
-        check_not_link(path)  # which whoever made the folder may have put there
+        check_not_link(path)  # the folder need not be trusted
     objects = histories(folder)
     spans = spans_of(folder, objects)
     flagged = _moments(spans)
@@ -117,7 +117,7 @@ def _open_video(given: str | None, folder: MaskFolder) -> FrameSource | None:
     if name is None:
         return None
     try:
-        # Anybody may have written the folder: what it names is opened only if it is a file here.
+        # The folder need not be trusted: the video is opened only if it is a file or folder here.
         if given is None and not _is_local(name):
             raise ValueError
         video = open_source(name, None)
@@ -132,7 +132,7 @@ def _open_video(given: str | None, folder: MaskFolder) -> FrameSource | None:
 
 
 def _is_local(name: str) -> bool:
-    """Whether it is a file or a folder on this machine, by nothing but its name and kind."""
+    """Whether it is a file or a folder on this machine, without opening it."""
     is_elsewhere = "://" in name or name.startswith(("//", "\\\\"))
     return not is_elsewhere and (os.path.isfile(name) or os.path.isdir(name))
 

@@ -40,7 +40,7 @@ __all__ = [
 def open_source(
     video: Any, image_size: int | None, *, reader: Reader = "av", frames_per_chunk: int = 1
 ) -> FrameSource:
-    """Open whatever a user calls a video.
+    """Open anything that counts as a video.
 
     Args:
         video: A path to a video file or to a folder of images, an indexable of frames, or a live
@@ -51,8 +51,8 @@ def open_source(
         frames_per_chunk: How many frames the decord reader fetches at once.
 
     Raises:
-        ValueError: The reader is unknown, or the video is of no kind that can be read, such as a
-            playlist, which names other files.
+        ValueError: The reader is unknown, or the video cannot be read, such as a playlist, which
+            names other files.
         FileNotFoundError: There is no such path.
     """
     if reader not in get_args(Reader):

@@ -37,8 +37,8 @@ class FrameSource(ABC):
 
     @property
     def frames(self) -> range:
-        """The index that each frame has in the whole video; others than `init_state(frames=...)`
-        gives are 0 .. num_frames - 1.
+        """Each frame's index in the whole video: 0 .. num_frames - 1, unless
+        `init_state(frames=...)` chose some.
         """
         return range(self.num_frames)
 

@@ -1,4 +1,4 @@
-"""The stand-in for upstream's tensor of all frames: a few frames, decoded ahead of their use."""
+"""Stands in for upstream's tensor of all frames: a few frames, decoded ahead."""
 
 import hashlib
 import operator
@@ -17,7 +17,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 """Upstream's defaults in `load_video_frames` (ImageNet, RGB)."""
 
 MAX_DIGESTS = 32
-"""How many frames besides frame 0 have a digest at most."""
+"""At most this many frames have a digest, and frame 0."""
 
 
 class FrameBuffer:
@@ -63,7 +63,7 @@ class FrameBuffer:
         shape = (self._num_ahead + 1, image_size, image_size, 3)
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            # Frames cross while the model computes: from pinned memory, on a stream of their own.
+            # Frames are copied while the model computes: from pinned memory, on a separate stream.
             self._slots = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         else:
@@ -220,7 +220,7 @@ class FrameBuffer:
         ahead = frame_idx + step
         while (future := self._frames.get(ahead)) is not None:
             if not future.done() or future.exception() is not None:
-                return  # being read, or not readable: the pass gets there first
+                return  # being read, or not readable: the pass reads it itself
             ahead += step
         chunk = self._rest_of_chunk(ahead, step)
         if chunk and max(abs(chunk[0] - frame_idx), abs(chunk[-1] - frame_idx)) <= self._num_ahead:
@@ -250,7 +250,7 @@ class FrameBuffer:
     def _fill_slot(self, frame_idx: int, arrays: Iterator[tuple[int, Frame]]) -> None:
         read = next(arrays, None)
         if read is None:
-            raise CancelledError  # a frame before it failed, which has ended the iterator
+            raise CancelledError  # an earlier frame failed, which ended the iterator
         assert read[0] == frame_idx
         self._slot(frame_idx)[:] = read[1]
 

@@ -17,15 +17,15 @@ from longsam.frames.video_file import VideoFile
 class DecordFile(FrameSource):
     """A video file read by decord in chunks, its queues emptied after each chunk.
 
-    decord decodes as far ahead as it can, whoever reads, until the whole video lies in memory; only
-    a seek stops it. So each chunk is fetched with `get_batch` and a seek follows at once. After a
-    seek decord gives wrong frames in some files (open GOPs, edit lists, MPEG-TS, B-frames in AVI),
-    without saying so. Therefore all frames of a chunk that does not start at frame 0 are compared
-    with those of `VideoFile`, which takes its time again. An overlap with the chunk before is not
-    enough: where nothing moves, frames are equal.
+    decord decodes ahead without limit, until the whole video is in memory, however slowly it is
+    read; only a seek stops it. So each chunk is fetched with `get_batch`, and a seek follows at
+    once. After a seek decord gives wrong frames in some files (open GOPs, edit lists, MPEG-TS,
+    B-frames in AVI), without saying so. Therefore all frames of a chunk that does not start at
+    frame 0 are compared with those of `VideoFile`, which decodes them a second time. An overlap
+    with the chunk before is not enough: where nothing moves, frames are equal.
 
     decord's FFmpeg cannot be told which formats to open, so playlists are refused by what PyAV's
-    says of the file. For files from somebody else the reader "av" is the safe one.
+    says of the file. For files that you do not trust, use the reader "av".
 
     Args:
         path: The file.
@@ -138,7 +138,7 @@ class DecordFile(FrameSource):
         """Empty decord's queues: `seek` clears them and its decoder stops."""
         self._reader.seek(0)
         if sys.platform == "linux":
-            # The queues were many small blocks, which glibc keeps unless told.
+            # The queues were many small blocks, which glibc keeps unless told otherwise.
             ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -148,6 +148,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _as_numpy(batch: Any) -> Frame:
-    """What decord gave, whichever bridge (numpy, torch, ...) this thread has set."""
+    """What decord returned, for any bridge (numpy, torch, ...) that this thread has set."""
     array: Frame = batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
     return array

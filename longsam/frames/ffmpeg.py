@@ -1,4 +1,4 @@
-"""What all readers of FFmpeg's share: opening without following playlists, and decord's scaling."""
+"""What all readers with FFmpeg share: opening without following playlists, and decord's scaling."""
 
 import errno
 import os
@@ -75,7 +75,7 @@ def open_url(
     Args:
         url: The URL.
         options: FFmpeg's options.
-        timeout: Seconds that it may stay silent; None is for ever.
+        timeout: Seconds that it may stay silent; None is no limit.
 
     Raises:
         FFmpegError: It cannot be opened.

@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from longsam.frames.base import Frame
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""What an image's content may be, whatever its name says. Pillow reads others, EPS among them, for
-which it runs a program."""
+"""Allowed formats of images, by content, not by name. Pillow reads others; for EPS it runs a
+program."""
 
 
 def open_image(path: str | PathLike[str]) -> Image.Image:
@@ -39,8 +39,8 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
 def _identified(file: IO[bytes]) -> Image.Image:
     """An image whose header is read, not its pixels.
 
-    `PIL.Image.open` with these formats, less its check of the size: that one warns, and nobody can
-    turn a warning into an error in one thread only.
+    `PIL.Image.open` with these formats, without its check of the size: that warns, and a warning
+    cannot be turned into an error in one thread only.
     """
     Image.preinit()
     if not Image.OPEN.keys() >= set(FORMATS):
@@ -54,7 +54,7 @@ def _identified(file: IO[bytes]) -> Image.Image:
         try:
             return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # it only starts as this format does
+            continue  # only its first bytes are this format's
     raise UnidentifiedImageError(f"it is none of {', '.join(FORMATS)}")
 
 

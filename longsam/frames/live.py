@@ -1,4 +1,4 @@
-"""Sources whose length nobody knows: generators, cameras, network streams."""
+"""Sources of unknown length: generators, cameras, network streams."""
 
 import os
 import threading
@@ -15,10 +15,10 @@ from longsam.frames.newest import NewestFrame
 Mode = Literal["every", "newest"]
 
 UNKNOWN_NUM_FRAMES = 2**31 - 1
-"""What upstream is told. It must not change while tracking; from 16 on all are the same to it."""
+"""The length that upstream is told. It must not change while tracking; from 16 on all are alike."""
 
 LONGEST_WAIT_SECONDS = 5.0
-"""For how long `close` waits for a source that is itself waiting for a frame."""
+"""How long `close` waits for a source that is itself waiting for a frame."""
 
 
 class EndOfStreamError(EndOfVideoError):
@@ -28,20 +28,20 @@ class EndOfStreamError(EndOfVideoError):
 class LiveVideo(FrameSource):
     """A video that arrives while it is tracked: hand it to `init_state`.
 
-    `init_state` makes one itself of a plain source; make it yourself to give options, or to look at
-    what arrives. Frame indices count the frames handed to the model; frames that were dropped have
+    `init_state` makes one of a plain source; make it yourself to give options, or to look at what
+    arrives. Frame indices count the frames handed to the model; frames that were dropped have
     no index.
 
     Args:
         source: An iterator or generator of frames (uint8 RGB, height x width x 3), an opened
             `cv2.VideoCapture`, the index of a camera, or a URL that FFmpeg reads (rtsp://, http://,
-            udp://, tcp://, ...). What a URL gives cannot make FFmpeg read files of this machine.
+            udp://, tcp://, ...). A stream cannot make FFmpeg read files of this machine.
         mode: "every" hands over every frame: the source waits while the model works. "newest" keeps
             reading and hands over the newest frame, so that masks are never late; the others are
             dropped and counted. None is "newest" for cameras and for rtsp, rtmp, rtp, srt and
             udp, else "every".
-        reconnect_seconds: A lost network stream reconnects with exponential backoff for so long.
-            With 0 a stream that breaks off is over: many cameras end in no other way.
+        reconnect_seconds: How long a lost network stream reconnects, with exponential backoff. With
+            0 a stream that breaks off is over: many cameras end in no other way.
         timeout_seconds: How long a network stream may stay silent before it counts as lost.
         options: FFmpeg's options for a URL. For rtsp the default is {"rtsp_transport": "tcp"}.
 
@@ -115,7 +115,7 @@ class LiveVideo(FrameSource):
         self._image_size = image_size
 
     def release(self) -> None:
-        """Let another state track it, if no frame was handed over yet."""
+        """Let another state track it, if no frame was delivered yet."""
         if self.num_arrived == 0:
             self._image_size = None
 
@@ -153,9 +153,9 @@ class LiveVideo(FrameSource):
     def close(self) -> None:
         """Stop reading; a frame that is asked for later raises EndOfStreamError.
 
-        A camera that was opened by its index is free again. Where the source is waiting for a
-        frame, in another thread, this waits for up to 5 s; then it warns that the source ends with
-        the next frame only, and returns.
+        A camera that was opened by its index is free again. If the source is waiting for a
+        frame in another thread, this waits for up to 5 s. Then it warns that the source ends only
+        with the next frame, and returns.
         """
         self._stop.set()
         self.has_ended = True

@@ -13,7 +13,7 @@ class LiveBuffer(FrameBuffer):
     Args:
         source: Where frames come from.
         image_size: Side S of the model's square input, in pixels.
-        frames_per_chunk: One frame fewer than are held at most.
+        frames_per_chunk: At most this many frames and one are held.
         device: Where frames are normalized and returned.
     """
 

@@ -14,7 +14,7 @@ _CAP_PROP_FRAME_COUNT = 7  # of OpenCV
 
 
 class RawFrame(Protocol):
-    """A frame as it arrives, converted when somebody asks."""
+    """A frame as it arrives, converted when asked for."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,7 +52,7 @@ def arrays(frames: Iterable[Any], name: str) -> Iterator[RawFrame]:
 
 
 def is_capture(source: Any) -> bool:
-    """Whether it is a `cv2.VideoCapture`, told without importing cv2."""
+    """Whether it is a `cv2.VideoCapture`, without importing cv2."""
     return all(hasattr(source, name) for name in ("isOpened", "read", "grab", "retrieve"))
 
 
@@ -63,7 +63,7 @@ def has_length(capture: Any) -> bool:
 
 
 def captured(capture: Any, name: str) -> Iterator[RawFrame]:
-    """Frames of an opened `cv2.VideoCapture`, which stays the caller's to release."""
+    """Frames of an opened `cv2.VideoCapture`, which the caller releases."""
     if not capture.isOpened():
         raise RuntimeError(f"{name} is not open; check its camera, file or URL.")
     while True:

@@ -1,4 +1,4 @@
-"""Network streams, which are opened again when they are lost."""
+"""Network streams, which reconnect when they are lost."""
 
 import re
 import threading
@@ -51,8 +51,8 @@ class NetworkStream:
 
     Args:
         url: The URL. A local path is opened as a file.
-        reconnect_seconds: For how long to try to reconnect; 0 is not at all.
-        timeout_seconds: How long the stream may stay silent; 0 is for ever.
+        reconnect_seconds: For how long to try to reconnect; 0 never tries.
+        timeout_seconds: How long the stream may stay silent; 0 is no limit.
         options: FFmpeg's options.
         stop: Set from outside to end it.
 

@@ -7,18 +7,18 @@ from longsam.frames.live_sources import RawFrame
 
 
 class NewestFrame(threading.Thread):
-    """Reads a source without pause and gives out the newest frame only.
+    """Reads a source without pause and delivers only the newest frame.
 
     Args:
         frames: The source.
         stop: Set from outside to end the thread; it ends with the next frame that arrives.
 
     Attributes:
-        num_dropped: How many frames were not given out.
+        num_dropped: How many frames were not delivered.
     """
 
     def __init__(self, frames: Iterator[RawFrame], stop: threading.Event):
-        super().__init__(name="longsam-newest-frame", daemon=True)  # a camera may block for ever
+        super().__init__(name="longsam-newest-frame", daemon=True)  # a camera may block forever
         self.num_dropped = 0
         self._frames = frames
         self._stop_reading = stop
@@ -42,7 +42,7 @@ class NewestFrame(threading.Thread):
         raise error or StopIteration
 
     def end(self) -> None:
-        """Let whoever waits for a frame, in another thread, wait no longer."""
+        """Wake a reader that waits for a frame in another thread."""
         with self._condition:
             self._is_over = True
             self._condition.notify_all()
@@ -59,7 +59,7 @@ class NewestFrame(threading.Thread):
                     break
             if hasattr(self._frames, "close"):
                 self._frames.close()
-        except BaseException as raised:  # the caller raises it, whatever it is
+        except BaseException as raised:  # raised in the caller
             error = raised
         finally:
             with self._condition:

@@ -7,8 +7,8 @@ import av
 from tqdm import tqdm
 
 MAX_KEYFRAMES = 4096
-"""Most keyframes that are remembered; above it every second one is dropped, so that the index
-of a video of any length stays within about 0.5 MB and seeks decode a little more."""
+"""At most this many keyframes are remembered. Above it every second one is dropped, so the index of
+a video of any length stays within about 0.5 MB, and seeks decode a little more."""
 
 
 class Keyframe(NamedTuple):
@@ -144,7 +144,7 @@ class PacketScan:
         container: The file, newly opened; the scan keeps it and resumes where it stopped.
         stream: Its video stream.
         first_pts: Time stamp of frame 0; what comes before it cannot be decoded. None if frames
-            carry no time stamps; then nothing is noted and only the count is right.
+            have no time stamps; then only the count is right.
         index: Receives the keyframes.
 
     Attributes:

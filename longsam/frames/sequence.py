@@ -1,4 +1,4 @@
-"""Arrays, and anything else that has a length and gives frames by index."""
+"""Arrays, and anything else with a length and frames by index."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ class FrameSequence(FrameSource):
 
 
 def as_frame(frame: Any, frame_idx: int, name: str) -> Frame:
-    """What somebody gives as a frame, as an array.
+    """A frame as an array.
 
     Raises:
         ValueError: It is not uint8 RGB, height x width x 3.

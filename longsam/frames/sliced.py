@@ -7,7 +7,7 @@ from longsam.frames.base import Frame, FrameSource
 
 
 class SlicedSource(FrameSource):
-    """Frames of another source, counted from 0. The others are decoded where they must be, and
+    """Some frames of another source, counted from 0. The others are decoded where necessary, but
     neither converted nor tracked.
 
     Args:
@@ -58,7 +58,7 @@ class SlicedSource(FrameSource):
 
 
 def sliced_as(source: FrameSource, other: FrameSource) -> FrameSource:
-    """Of a video that is opened again, the frames that another source has of it."""
+    """The same frames of a video that is opened again."""
     if not isinstance(other, SlicedSource):
         return source
     frames = other.frames

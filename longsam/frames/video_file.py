@@ -25,10 +25,10 @@ CODECS_THAT_PACK_FRAMES = ("mpeg4", "msmpeg4v3", "msmpeg4v2")
 decoding has started there. Jumps in such files decode from the start."""
 
 MAX_TIMES = 4096
-"""Of so many frames decoded last the time stamps are remembered, 0.5 MB."""
+"""The time stamps of this many frames, those decoded last, are remembered: 0.5 MB."""
 
 FORWARD_WITHOUT_SEEKING = 256
-"""A jump ahead of at most so many frames, with no keyframe known on the way, is decoded through."""
+"""A jump ahead of at most this many frames, with no known keyframe between, decodes all of them."""
 
 
 class VideoFile(FrameSource):
@@ -177,7 +177,7 @@ class VideoFile(FrameSource):
         )
 
     def _next(self) -> av.VideoFrame:
-        """The frame at `_next_idx`, and one step on."""
+        """The frame at `_next_idx`; moves one frame on."""
         frame, self._pending = self._pending or self._decode(), None
         frame_idx = self._next_idx
         self._next_idx += 1

@@ -1,4 +1,4 @@
-"""Masks on disk: written while tracking goes on, whole at any time, and read back."""
+"""Masks on disk: written during tracking, complete at any time, and read back."""
 
 from longsam.masks.drawing import draw
 from longsam.masks.exports import export

@@ -1,4 +1,4 @@
-"""What a writer drops, kept in a folder of its own."""
+"""What a writer drops, kept in a separate folder."""
 
 import datetime
 import shutil
@@ -20,7 +20,7 @@ def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
     to 60 frames more.
 
     Args:
-        folder: Of the masks.
+        folder: The masks' folder.
         found: What its index holds.
         kept: What stays.
 

@@ -19,10 +19,9 @@ _BLOCK_BYTES = 1 << 20
 
 
 def copy_frames(folder: Path, target: Path, *, after: int = -1, until: int | None = None) -> int:
-    """Copy frames in the order in which they were written, or put them after those of a target.
+    """Copy frames in the order in which they were written, or append them to a target's.
 
-    A copy from the beginning has everything that the folder has, so that a `MaskWriter` can
-    continue it.
+    A copy from the beginning is complete: a `MaskWriter` can continue it.
 
     Args:
         folder: Of a `MaskWriter`.
@@ -50,15 +49,15 @@ def copy_frames(folder: Path, target: Path, *, after: int = -1, until: int | Non
 def copy_records(
     folder: Path, target: Path, found: Scan, start: Extent, stop: Extent, header: Header
 ) -> None:
-    """Copy the lines between two extents and the masks they stand for, less the overlay.
+    """Copy the lines between two extents and their masks, without the overlay.
 
     Args:
-        folder: Of the masks.
+        folder: The masks' folder.
         target: Where they go.
         found: What the folder's index holds.
-        start: What comes before.
-        stop: What is there with the last one.
-        header: Of the target, if it has none.
+        start: The extent before the first frame.
+        stop: The extent up to the last frame.
+        header: For the target, if it has none.
     """
     assert found.header is not None
     there = scan(target / INDEX)
@@ -150,7 +149,7 @@ def _link_pngs(folder: Path, target: Path, line: FrameLine) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system has no such thing."""
+    """A hard link, or a copy where the file system has none."""
     if source.is_symlink() or not source.is_file() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

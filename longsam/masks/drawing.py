@@ -20,14 +20,14 @@ COLOURS = (
     *((0, 255, 0), (255, 153, 255), (0, 0, 255), (204, 0, 0)),
     *((255, 255, 255), (153, 51, 204), (204, 51, 102), (153, 204, 102)),
 )
-"""Any two differ by 29 or more in CIELAB (a difference of 2 is seen), also for those who lack one
-kind of cones, by the matrices of Machado et al. 2009."""
+"""Any two differ by 29 or more in CIELAB (a difference of 2 is seen), also to the colour-blind,
+by the matrices of Machado et al. 2009."""
 
 TINT = 0.15
-"""Share of an object's colour inside its outline: its own colours stay."""
+"""Share of an object's colour inside its outline: the object stays visible."""
 
 MOST_CHARACTERS = 40
-"""Of an id that is drawn."""
+"""How much of an id is drawn."""
 
 Colour = tuple[int, int, int]
 
@@ -45,7 +45,7 @@ def draw(
     those that are near each other never share one.
 
     Args:
-        image: uint8 RGB, height x width x 3; stays as it is.
+        image: uint8 RGB, height x width x 3; not changed.
         obj_ids: One for each mask.
         masks: num_objects x height x width (or with a 1 after the first), arrays or tensors: bool,
             or logits, of which those above 0 are the object.
@@ -55,7 +55,7 @@ def draw(
         A new image.
 
     Raises:
-        ValueError: The masks have another size than the image, or another number than the ids.
+        ValueError: The masks differ from the image in size, or from the ids in number.
     """
     ids, planes = list(obj_ids), as_bool(masks)
     if planes.shape[1:] != image.shape[:2] or len(planes) != len(ids):
@@ -99,7 +99,7 @@ def colour_of(obj_id: Any, position: int) -> Colour:
 
 
 def colours_of(obj_ids: Sequence[ObjectId], boxes: Sequence[Box | None]) -> list[Colour]:
-    """A colour for each object of a frame; of those that are near each other none is another's.
+    """A colour for each object of a frame; no two that are near each other share one.
 
     Args:
         obj_ids: The objects.
@@ -139,7 +139,7 @@ def _tint(drawn: ImageArray, mask: MaskArray, box: Box, colour: Colour) -> None:
 
 
 def _outline(drawn: ImageArray, mask: MaskArray, box: Box, colour: Colour, thickness: int) -> None:
-    """A line inside the mask's edge, and a thin one around it that sets it off."""
+    """A line inside the mask's edge, and a thin line around it for contrast."""
     x0, y0, x1, y1 = box
     height, width = mask.shape
     x0, y0, x1, y1 = max(0, x0 - 1), max(0, y0 - 1), min(width, x1 + 1), min(height, y1 + 1)

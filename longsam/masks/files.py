@@ -1,4 +1,4 @@
-"""Files as this package opens them: written whole, and never through a link to somewhere else."""
+"""How this package opens files: written whole, and never through a link."""
 
 import os
 import stat
@@ -17,13 +17,13 @@ class AppendFile:
     """A file that only grows at its end.
 
     Args:
-        path: Made if it is not there. A link is refused: a folder from somebody else must not make
-            us write elsewhere.
-        size: How many of the bytes that are there stay.
+        path: Made if it is not there. A link is refused: a folder that is not
+            trusted must not make us write elsewhere.
+        size: How many of its bytes are kept.
 
     Raises:
         RuntimeError: The file is shorter than that.
-        ValueError: It is a link, or no regular file.
+        ValueError: It is a link, or not a regular file.
     """
 
     def __init__(self, path: Path, size: int = 0):
@@ -48,7 +48,7 @@ class AppendFile:
 
     def write(self, data: bytes) -> int:
         rest = memoryview(data)
-        while rest:  # a disk that fills up takes a part, and says why it takes no more after that
+        while rest:  # a disk that fills up writes a part first, and raises at the next write
             count = self._file.write(rest)
             self.size += count
             rest = rest[count:]
@@ -96,7 +96,7 @@ def own_folder(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Write a file, or a folder's list of files, from the system's memory to the disk."""
+    """Flush a file, or a folder's list of files, from the system's cache to the disk."""
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # has no such call
         return
@@ -108,7 +108,7 @@ def sync(path: Path) -> None:
 
 
 def save_png(image: Image.Image, path: Path, partial: Path, text: tuple[str, str]) -> None:
-    """Write a PNG under another name first, so that a file of this name is always whole.
+    """Write a PNG under another name first, so that a file with this name is always whole.
 
     Args:
         image: The pixels.

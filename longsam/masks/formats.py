@@ -1,7 +1,7 @@
 """How masks look on disk: one class for each format.
 
-Each writes one record a frame, in the order given, so that the n-th record of every format is about
-the same frame, and each can be cut back to its first n records.
+Each writes one record for each frame, in the order given. So the n-th record of every format is
+the same frame's, and each format can be cut back to its first n records.
 """
 
 import json
@@ -31,17 +31,17 @@ class MaskFormat(ABC):
 
     @abstractmethod
     def write(self, record: Record) -> None:
-        """Write a record so that it is whole, once this returns, even if the process is killed."""
+        """Write a record; once this returns it is whole, even if the process is killed."""
 
     @abstractmethod
     def sync(self) -> None:
-        """Wait until what was written is on the disk itself."""
+        """Wait until everything is on the disk itself."""
 
     def close(self, *, complete: bool) -> None:  # noqa: B027 (files written at once need none)
         """Close the files.
 
         Args:
-            complete: All is written, so finish them; False leaves them as after a kill.
+            complete: Everything is written, so finish them; False leaves them as a kill would.
         """
 
 
@@ -53,10 +53,10 @@ class Rle(MaskFormat):
 
     Args:
         folder: Where the file goes.
-        size: How many bytes of it are there already and stay.
+        size: How many of its bytes are kept.
 
     Attributes:
-        written: The first byte of the line written last, and how many it has.
+        written: First byte and length of the line written last.
     """
 
     FILE = "masks.jsonl"
@@ -131,7 +131,7 @@ class Png(_PngFiles):
 
     Args:
         folder: Where the folder of the images goes.
-        numbers: Of each object; more are there by the time they are written.
+        numbers: The number of each object; grows while frames are written.
     """
 
     FOLDER = "png"
@@ -175,11 +175,11 @@ def free_number(obj_id: ObjectId, taken: Iterable[int | None]) -> int:
     """The number of a new object's pixels in indexed PNGs.
 
     Args:
-        obj_id: An integer from 1 to 255 is its own number if it is free; others get the lowest one.
-        taken: The numbers of the objects before.
+        obj_id: An integer from 1 to 255 is its own number if free; others get the lowest one.
+        taken: The numbers of earlier objects.
 
     Raises:
-        ValueError: None is free.
+        ValueError: No number is free.
     """
     used = set(taken)
     if isinstance(obj_id, int) and 1 <= obj_id <= 255 and obj_id not in used:

@@ -23,7 +23,7 @@ def ticks_of_index(folder: Path, rate: Fraction) -> Ticks | None:
 
     Args:
         folder: Of the masks.
-        rate: Frames a second, if time stamps say no more than that.
+        rate: Frames a second, for frames without time stamps.
 
     Returns:
         Ticks from the first frame on; None where a frame has no time, where they go back (a pass in
@@ -46,7 +46,7 @@ def ticks(seconds: npt.NDArray[np.float64], rate: Fraction) -> Ticks | None:
     """As `ticks_of_index`, of times that are known."""
     if not len(seconds) or not np.isfinite(seconds).all():
         return None
-    if np.ptp(seconds) > 1e9:  # from somebody else; no video is that long
+    if np.ptp(seconds) > 1e9:  # no video is that long, but the file may not be trusted
         return None
     shown: Ticks = np.rint((seconds - seconds[0]) * TICKS).astype(np.int64)
     if (np.diff(shown) <= 0).any():

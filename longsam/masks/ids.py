@@ -1,4 +1,4 @@
-"""Object ids in files: what may be one, and the folder that is named after it."""
+"""Object ids in files: which are allowed, and the folder named after each."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # devices of W
 
 
 def check_obj_id(obj_id: Any) -> ObjectId:
-    """An object id as files hold it.
+    """An object id as it is stored in files.
 
     Raises:
         ValueError: It is neither an integer nor a string, or too long.
@@ -59,7 +59,7 @@ def check_obj_ids(obj_ids: list[Any]) -> list[ObjectId]:
 
 
 def folder_name(obj_id: ObjectId) -> str:
-    """The name of an object's folder: safe on every file system, and another one for each id.
+    """The name of an object's folder: safe on every file system, and unique.
 
     A number is itself. Of a string, lower-case letters, digits, "_" and "-" stay, and each other
     byte of its UTF-8 is %xx in lower case, so that names differ by more than case. The empty string
@@ -87,7 +87,7 @@ def folder_name(obj_id: ObjectId) -> str:
 
 
 def id_of_folder(name: str) -> ObjectId:
-    """The object id of a folder's name: `folder_name` backwards.
+    """The object id of a folder's name: the inverse of `folder_name`.
 
     Raises:
         ValueError: No id has this name, or it was too long for a name; `frames.jsonl` has it.

@@ -1,4 +1,4 @@
-"""Going through `frames.jsonl`, however long it is, and naming the line that is damaged."""
+"""Scan `frames.jsonl` at constant memory, and name the line that is damaged."""
 
 import re
 from collections.abc import Iterator
@@ -73,12 +73,12 @@ def read_header(path: Path) -> tuple[Header | None, int]:
 
 
 def read_chunks(path: Path, start: int, stop: int | None = None) -> Iterator[Chunk]:
-    """Go through the frames' lines; what comes after the last newline was cut off.
+    """Read the frames' lines; what comes after the last newline was cut off.
 
     Args:
         path: The index.
         start: Where a line begins, in bytes.
-        stop: Where a line ends, in bytes; None goes to the last whole line.
+        stop: Where a line ends, in bytes; None reads to the last whole line.
 
     Raises:
         ValueError: A line is damaged; the message names it.
@@ -126,12 +126,12 @@ class Scan(NamedTuple):
 
 
 def scan(path: Path, until: int | None = None, stop: int | None = None) -> Scan:
-    """Go through an index in constant memory.
+    """Scan an index at constant memory.
 
     Args:
-        path: The index; it need not be there.
-        until: A frame; -1 stands for the beginning.
-        stop: Where a line ends, in bytes; None goes to the last whole line.
+        path: The index; it may be missing.
+        until: A frame; -1 means the beginning.
+        stop: Where a line ends, in bytes; None reads to the last whole line.
 
     Raises:
         ValueError: A line is damaged; the message names it.
@@ -168,7 +168,7 @@ def _extent(chunk: Chunk, at: int, num_before: int, table: list[tuple[int, NewOb
 
 @contextmanager
 def naming(path: Path, start: int) -> Iterator[None]:
-    """Have errors about a line name the file and the line.
+    """Let errors about a line name the file and the line.
 
     Args:
         path: The file.
@@ -181,7 +181,7 @@ def naming(path: Path, start: int) -> Iterator[None]:
 
 
 def _damaged(path: Path, start: int, why: str) -> ValueError:
-    """An error that counts lines only now, as it is needed."""
+    """The error; lines are counted only now."""
     with open_regular(path) as file:
         return ValueError(f"{path}, line {_num_lines(file, start) + 1}: {why}.")
 

@@ -25,17 +25,17 @@ VERSION = 3
 FORMATS = ("rle", "png", "object_png", "overlay")
 
 MAX_PIXELS = 1 << 26
-"""Of a mask: 8192 x 8192, twice an 8K video. Nothing larger is written or read."""
+"""Pixels of a mask: 8192 x 8192, twice an 8K video. Larger masks are not written or read."""
 
 MAX_SIDE = 1 << 15
 MAX_LINE_BYTES = 1 << 20
-"""Of a line of the index: some 10,000 objects."""
+"""Size of a line of the index: some 10,000 objects."""
 
 MAX_RLE_BYTES = 1 << 24
-"""Of a line of `masks.jsonl`: 16 MiB; a smooth mask of 1080p takes 2 KB."""
+"""Size of a line of `masks.jsonl`: 16 MiB; a smooth mask of 1080p takes 2 KB."""
 
 MAX_NUMBER = 1e12
-"""Of a score or a time, either way."""
+"""Largest absolute value of a score or a time."""
 
 SCORE_DIGITS = 5
 """Significant digits of scores."""
@@ -55,7 +55,8 @@ class Header:
     Args:
         formats: Of `FORMATS`.
         size: (height, width) of every mask.
-        video: The path of the video, if the writer was told. Anybody may have written it.
+        video: The path of the video, if the writer was told. Do not trust it: anybody may have
+            written it.
         frame_rate: Of the overlay.
     """
 
@@ -92,7 +93,7 @@ class FrameLine:
         obj_ids: Its objects.
         areas: Pixels of each one's mask.
         boxes: Around each one's mask; None for an empty mask.
-        scores: The object score of each, above 0 where the model sees it; None where nobody told.
+        scores: The object score of each, above 0 where the model sees it; None if not known.
         ious: The IoU with the truth that the model predicts for each mask, or None.
         time: The frame's time stamp in seconds, or None.
         rle: The first byte of its line in `masks.jsonl`, and how many; None without "rle".
@@ -226,10 +227,10 @@ def parse_json(line: bytes) -> dict[str, Any]:
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuse masks that nobody could hold.
+    """Refuse masks that are too large.
 
     Raises:
-        ValueError: They are larger than what is written and read, or empty.
+        ValueError: They are larger than the limits, or empty.
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
         raise ValueError(
@@ -245,7 +246,7 @@ def is_finite(value: Any) -> bool:
 
 
 def _rounded(number: float | None) -> float | None:
-    """Significant digits, not decimals, so that the sign of a score stays."""
+    """Round to significant digits, not decimals, so that a score keeps its sign."""
     return None if number is None else float(f"{number:.{SCORE_DIGITS}g}")
 
 

@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that ends with the process that holds it."""
+"""One writer for each folder: a lock that ends with the process that holds it."""
 
 import datetime
 import errno
@@ -22,7 +22,7 @@ _HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
 if sys.platform == "win32":
     import msvcrt
 
-    _FAR = 1 << 30  # Windows lets nobody read what is locked, so lock none of what is there
+    _FAR = 1 << 30  # on Windows locked bytes cannot be read, so lock none of the file's own
 
     def _lock(number: int) -> None:
         os.lseek(number, _FAR, os.SEEK_SET)
@@ -39,10 +39,10 @@ else:
 class FolderLock:
     """Held from the start to `release`, or to the end of the process, however it ends.
 
-    While it is held, `writer.lock` in the folder says by whom.
+    While it is held, `writer.lock` in the folder says who holds it.
 
     Raises:
-        RuntimeError: Somebody else holds it.
+        RuntimeError: Another writer holds it.
     """
 
     def __init__(self, folder: Path):
@@ -81,7 +81,7 @@ class FolderLock:
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 warnings.warn(
-                    f"{folder} is on a file system without locks ({error.strerror}): see to it "
+                    f"{folder} is on a file system without locks ({error.strerror}): make "
                     "that only one process writes masks there.",
                     stacklevel=4,  # above MaskWriter
                 )
@@ -92,12 +92,12 @@ class FolderLock:
             ) from None
 
     def release(self) -> None:
-        """Let others write; may be called twice."""
+        """Let others write; may be called more than once."""
         number, self._number = self._number, None
         _HELD.discard(self)
         if number is None:
             return
-        with suppress(OSError):  # of a folder that may not be changed any more, the file stays
+        with suppress(OSError):  # the folder may no longer be writable; then the file stays
             os.ftruncate(number, 0)
             if sys.platform != "win32":  # which removes no open file
                 self._path.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class FolderLock:
 
 
 def _holder(number: int) -> str:
-    """Who holds a lock, as its file says; the file may say anything."""
+    """Who holds a lock, as its file says; the file may contain anything."""
     try:
         os.lseek(number, 0, os.SEEK_SET)
         said = json.loads(os.read(number, 1000))

@@ -1,4 +1,4 @@
-"""All files of one writer, as one: a frame is in each of them, or in none."""
+"""All files of one writer: a frame is in each of them or in none."""
 
 from array import array
 from contextlib import suppress
@@ -17,23 +17,23 @@ from longsam.masks.record import Record
 
 
 class Output:
-    """Files cut back to the frames that stay, and open for more.
+    """Files cut back to the frames that are kept, and open for more.
 
     Args:
         folder: Where they are.
-        header: What they are; written if no frame stays.
+        header: Formats and sizes; written if no frame is kept.
         found: What the index holds now.
-        kept: What of it stays.
+        kept: What of it is kept.
         video: Gives the frames of an overlay; None if they come with the records. It is closed with
             the files.
 
     Attributes:
         num_records: How many frames are whole.
-        last_frame_idx: The one written last.
+        last_frame_idx: The frame written last.
 
     Raises:
         OSError: A file cannot be opened.
-        RuntimeError: One holds less than the index says.
+        RuntimeError: A file holds less than the index says.
         ValueError: The index is damaged.
     """
 
@@ -59,7 +59,7 @@ class Output:
             rle_size = start + length
         dropped = frames_between(path, kept.end, found.whole.end)
         try:
-            # First, so that what is in the index is whole in every format at any time.
+            # Before the index, so that every frame in the index is whole in every format.
             self._index = AppendFile(path, kept.end if kept.num_records else 0)
             remove_pngs(folder, found, kept, dropped)
             for name in header.formats:
@@ -67,7 +67,7 @@ class Output:
             if not kept.num_records:
                 self._index.write(header.to_line())
         except BaseException:
-            with suppress(Exception):  # the first error is told
+            with suppress(Exception):  # the first error is raised
                 self.close(complete=False)
             raise
 
@@ -95,7 +95,7 @@ class Output:
         self.last_frame_idx = record.frame_idx
 
     def sync(self) -> None:
-        """Wait until all of it is on the disk itself, not only with the system."""
+        """Wait until everything is on the disk itself, not only in the system's cache."""
         assert self._index is not None
         for mask_format in self._formats:
             mask_format.sync()
@@ -106,7 +106,7 @@ class Output:
         """Close all files.
 
         Args:
-            complete: Nothing more is to come; False leaves them as after a kill.
+            complete: No more frames come; False leaves the files as a kill would.
 
         Raises:
             Exception: The first error; the other files are closed nevertheless.
@@ -141,7 +141,7 @@ class Output:
         return time
 
     def _add(self, obj_ids: list[ObjectId]) -> list[NewObject]:
-        """Put new objects into the table, which only PNGs need."""
+        """Add new objects to the table, which only PNGs need."""
         has_numbers = "png" in self._header.formats
         if not has_numbers and "object_png" not in self._header.formats:
             return []
@@ -164,7 +164,7 @@ def frames_between(index: Path, start: int, stop: int) -> "array[int]":
 
 
 def remove_pngs(folder: Path, found: Scan, kept: Extent, dropped: "array[int]") -> None:
-    """Remove the images of frames that do not stay.
+    """Remove the images of frames that are dropped.
 
     Args:
         folder: Where the index is, cut already.
@@ -176,7 +176,7 @@ def remove_pngs(folder: Path, found: Scan, kept: Extent, dropped: "array[int]") 
     if not dropped or not {"png", "object_png"} & set(formats):
         return
     gone = np.unique(np.frombuffer(dropped, np.int64))
-    if kept.num_records:  # a frame that was written twice and stays once needs its image
+    if kept.num_records:  # a frame that was written twice and is kept once needs its image
         for chunk in read_chunks(folder / INDEX, found.start, kept.end):
             gone = gone[~np.isin(gone, chunk.frames)]
     for frame_idx in gone.tolist():

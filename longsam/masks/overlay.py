@@ -21,7 +21,7 @@ class Overlay(MaskFormat):
 
     Args:
         folder: Where the file goes.
-        num_records: How many frames are there already and stay.
+        num_records: How many frames of the file are kept.
         rate: Frames a second.
         video: Where the frames come from, in their own size, a
             `longsam.frames.FrameSource`; None if they come with the records.

@@ -1,7 +1,7 @@
 """H.264 that survives being killed: MPEG-TS while it is written, MP4 once it is whole.
 
 MPEG-TS has no table of contents, so a file that was cut off anywhere plays up to there, and another
-encoder may append to it. How many bytes it has after each frame is in a file beside it.
+encoder may append to it. A second file says how long it is after each frame.
 """
 
 import os
@@ -38,7 +38,7 @@ class OverlayFile:
     Args:
         folder: Where it goes. While it is written it is `overlay.ts`; `finish` makes
             `overlay.mp4` of it.
-        num_frames: How many frames are there already and stay.
+        num_frames: How many frames of the file are kept.
         rate: Frames a second.
 
     Raises:
@@ -84,8 +84,8 @@ class OverlayFile:
         self._ends.sync()
 
     def close(self) -> None:
-        """Leave the stream as it is."""
-        self._sink.is_open = False  # what the muxer still has to say is no frame
+        """Close the stream without finishing it."""
+        self._sink.is_open = False  # what the muxer still writes is no frame
         with suppress(av.FFmpegError):
             if self._output is not None:
                 self._output.close()
@@ -99,7 +99,7 @@ class OverlayFile:
             shown: When each frame is shown; None is at the rate.
 
         Raises:
-            OSError: There is no room, for instance; the stream is still there, whole.
+            OSError: The disk is full, for instance; the stream is still whole.
         """
         self.close()
         stream = self._folder / STREAM
@@ -113,7 +113,7 @@ class OverlayFile:
     def _open(self, height: int, width: int) -> None:
         options = {"flush_packets": "1", "mpegts_flags": "initial_discontinuity"}
         self._output = av.open(self._sink, "w", format="mpegts", container_options=options)
-        # No frame is held back, so that each is in the file once it is written.
+        # The encoder holds no frame back, so each is in the file once it is written.
         encoder = {
             "preset": "veryfast",
             "tune": "zerolatency",
@@ -159,17 +159,17 @@ def copy_packets(
     *,
     shown: Ticks | None = None,
 ) -> None:
-    """Copy frames from a stream to an MP4, or the other way, without encoding them again.
+    """Copy frames from a stream to an MP4, or back, without encoding them again.
 
     The source's own time stamps are not read: those of MPEG-TS start again after 26.5 hours.
 
     Args:
-        source: A stream or an MP4 of ours.
+        source: A stream or an MP4 that longsam wrote.
         target: An MP4; a stream if `ends` are asked for.
         rate: Frames a second.
         start: The first frame; the copy begins with the last keyframe up to it.
         stop: The frame after the last.
-        ends: A file that is told how long the target is after each frame.
+        ends: A file for the target's length after each frame.
         shown: When each frame is shown; None is at the rate.
 
     Raises:
@@ -232,7 +232,7 @@ def _duration(shown: Ticks, number: int) -> int:
 
 @contextmanager
 def _packets(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
-    """The video stream of a file of ours, and its packets."""
+    """The video stream of a file that longsam wrote, and its packets."""
     kind = "mpegts" if path.name == STREAM else "mp4"
     with open_regular(path) as file:  # not by its name, which FFmpeg would take for a URL
         with _naming(path):
@@ -259,7 +259,7 @@ def _demux(container: Any, stream: Any, path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of FFmpeg, and of the file that it seeks in, name the file."""
+    """Let errors of FFmpeg, and of the file that it seeks in, name the file."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -268,7 +268,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _naming_invalid_data(path: Path) -> Iterator[None]:
-    """As `_naming`, where a full disk is the target's and stays an OSError."""
+    """As `_naming`, but a full disk stays an OSError, since it is the target's."""
     try:
         yield
     except av.error.InvalidDataError as error:

@@ -1,4 +1,4 @@
-"""Masks from PNGs, read as what a stranger may have written."""
+"""Masks from PNGs, which need not be trusted."""
 
 import struct
 import zlib

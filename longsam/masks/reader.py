@@ -1,4 +1,4 @@
-"""read_masks: masks from disk, as they were. Whoever wrote the folder need not be trusted."""
+"""read_masks: masks from disk, as they were. The folder need not be trusted."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -103,7 +103,7 @@ class MaskFolder:
         return self._line(frame_idx).obj_ids
 
     def all_obj_ids(self) -> list[ObjectId]:
-        """The objects of all frames, in the order in which they came."""
+        """The objects of all frames, in order of appearance."""
         return list(dict.fromkeys(obj_id for line in self.lines() for obj_id in line.obj_ids))
 
     def lines(self, frames: Iterable[int] | None = None) -> Iterator[FrameLine]:
@@ -120,7 +120,7 @@ class MaskFolder:
             if frames is not None:
                 yield from (self._read_line(file, frame_idx) for frame_idx in frames)
                 return
-            at = 0  # most lines follow each other, and need no seek
+            at = 0  # most lines are adjacent and need no seek
             for frame_idx, start in zip(self.frames, self._starts.tolist(), strict=True):
                 if start != at:
                     file.seek(start)
@@ -241,7 +241,7 @@ def _frames(
     if not (np.diff(all_frames) > 0).all():
         order = np.argsort(all_frames, kind="stable")
         ordered = all_frames[order]
-        # A frame that was written twice counts as it was written last.
+        # Of a frame that was written twice, the last one counts.
         is_last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
         all_frames, all_starts = ordered[is_last], all_starts[order][is_last]
     return all_frames, all_starts

@@ -14,7 +14,7 @@ MaskArray = npt.NDArray[np.bool_]
 ImageArray = npt.NDArray[np.uint8]
 
 Scores = tuple[float | None, float | None]
-"""Of an object on a frame: the object score, and the predicted IoU of its mask."""
+"""Object score and predicted IoU of an object on a frame."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Record:
 
     @cached_property
     def boxes(self) -> list[Box | None]:
-        """Around each mask; None for an empty one."""
+        """The box around each mask; None for an empty one."""
         return [box_of(mask) for mask in self.masks]
 
 
 def box_of(mask: MaskArray) -> Box | None:
-    """Around what is not empty of a mask; None if all is."""
+    """The box around a mask; None if the mask is empty."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return None

@@ -1,4 +1,4 @@
-"""An overlay made of masks that are on disk already."""
+"""An overlay of masks that are on disk already."""
 
 import os
 import shutil
@@ -27,13 +27,13 @@ def render_overlay(
 ) -> Path:
     """Draw the masks of a folder over their video, in the order of the frames.
 
-    A `MaskWriter` draws while it writes, so its overlay has the order in which frames came: for
-    passes in reverse, and after frames were written again, make it of what is on disk. An overlay
-    that is there is replaced once the new one is whole.
+    A `MaskWriter` draws while it writes, so its overlay has the order in which frames came. For
+    passes in reverse, and after frames were written again, draw it from disk. An earlier overlay
+    is replaced once the new one is whole.
 
     Args:
-        folder: Of a `MaskWriter` with "rle", "png" or "object_png".
-        video: What the masks were made of.
+        folder: Where a `MaskWriter` has written "rle", "png" or "object_png".
+        video: The video that was tracked.
         frame_rate: Frames a second where frames have no time stamps; None is the video's.
         progress: Called after each frame with the number of frames drawn.
 

@@ -29,7 +29,7 @@ def last_frame_of(state: Any) -> int:
     """The frame of the video that a state's pass tracked last, -1 if there is none.
 
     Raises:
-        ValueError: It is not a state of longsam's.
+        ValueError: It is not a state from longsam.
     """
     last = getattr(state, "last_frame_idx", None)
     if not isinstance(last, int):
@@ -43,7 +43,7 @@ def last_frame_of(state: Any) -> int:
 def check_resume(
     folder: Path, found: Scan, formats: tuple[str, ...], resume: Any, until: int | None
 ) -> None:
-    """Refuse what would destroy masks that are there.
+    """Refuse what would destroy existing masks.
 
     Args:
         folder: Of the masks.

@@ -1,7 +1,7 @@
-"""Masks from COCO's run lengths, read as what a stranger may have written.
+"""Masks from COCO's run lengths, which need not be trusted.
 
-`pycocotools.mask.decode` trusts them: runs that end too early leave memory of others in the mask,
-and a size beyond 32 bits ends the process. Its format is simple enough to read here.
+`pycocotools.mask.decode` trusts them: runs that end too early leave foreign memory in the mask, and
+a size beyond 32 bits ends the process. Its format is simple enough to read here.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def decode(segmentation: Any, size: tuple[int, int]) -> MaskArray:
 
 
 def runs(counts: bytes) -> npt.NDArray[np.int64]:
-    """The lengths of the runs, in turns of background and object.
+    """The lengths of the runs, background and object alternately.
 
     A number is written in digits of 5 bits, the lowest first, each as a character from "0"; 32
     is added to all but the last, whose bit 16 is the sign. From the fourth on, numbers are added to

@@ -1,4 +1,4 @@
-"""Masks as supervision has them."""
+"""Masks as `supervision.Detections`."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,8 @@ def as_supervision(
         obj_ids: Integers or strings, one for each mask.
         mask_logits: num_objects x 1 x height x width (or without the 1): logits, of which those
             above 0 are the object, or bool.
-        numbers: The integers that stand for ids, which supervision wants: give the same dict for
-            every frame, and ids that are not in it are added. None: ids must be integers.
+        numbers: The integer for each id, since supervision's ids are integers. Give the same dict
+            for every frame; new ids are added to it. None: ids must be integers.
 
     Raises:
         ValueError: An id is text and there are no `numbers`; or shapes do not agree.

@@ -4,7 +4,7 @@ import torch
 
 
 class ToCpu:
-    """A tensor on its way to the CPU; from a GPU it is copied beside what the GPU computes."""
+    """A tensor on its way to the CPU; from a GPU it is copied while the GPU computes."""
 
     _streams: dict[torch.device, torch.cuda.Stream] = {}  # noqa: RUF012 (one for all writers)
 

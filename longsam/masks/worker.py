@@ -1,4 +1,4 @@
-"""The thread that writes, and all else that must end with a writer."""
+"""The thread that writes, and everything else that must end with a writer."""
 
 import os
 import queue
@@ -21,10 +21,10 @@ class Job:
 
 
 class Worker:
-    """Does one job after the other in a thread, and ends with the first error.
+    """Does jobs in order in a thread, and ends with the first error.
 
-    It knows nothing of its writer, so that a writer that nobody closes can be collected, and its
-    worker ended.
+    It does not refer to its writer. So a writer that is never closed can be garbage-collected,
+    which ends its worker.
 
     Args:
         lock: Released at the end.
@@ -34,7 +34,7 @@ class Worker:
         self._lock = lock
         self._jobs: queue.Queue[Job | None] = queue.Queue(FRAMES_IN_FLIGHT)
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None  # until the caller has been told
+        self._error: BaseException | None = None  # until it is raised to the caller
         self._has_failed = self._must_end = False
         self._pid = os.getpid()
 
@@ -43,7 +43,7 @@ class Worker:
         return self._thread is not None
 
     def start(self, output: Output) -> None:
-        """Begin; the output is closed at the end."""
+        """Start; the output is closed at the end."""
         thread = threading.Thread(
             target=self._work, args=(output,), name="longsam-mask-writer", daemon=True
         )
@@ -55,7 +55,7 @@ class Worker:
         self._thread = thread
 
     def put(self, do: Callable[[Output], None], *, wait: bool = False) -> None:
-        """Hand over a job; waits only while there are too many, or for its end if asked to."""
+        """Queue a job; waits only while there are too many, or for its end if `wait`."""
         job = Job(do)
         self._jobs.put(job)
         if wait:
@@ -70,14 +70,14 @@ class Worker:
         """Finish all jobs and files, and release the lock; may be called twice.
 
         Raises:
-            Exception: What went wrong and has not been told.
+            Exception: What went wrong and was not raised yet.
         """
-        if os.getpid() != self._pid:  # in a forked child, which has neither thread nor lock
+        if os.getpid() != self._pid:  # in a forked child, which has neither the thread nor the lock
             return
         thread, self._thread = self._thread, None
         if thread is None:
             self._lock.release()
-        elif thread is threading.current_thread():  # the writer was collected here, of all places
+        elif thread is threading.current_thread():  # the writer was collected in it
             self._must_end = True
             return
         else:
@@ -89,7 +89,7 @@ class Worker:
 
     def _work(self, output: Output) -> None:
         while (job := self._next()) is not None:
-            # A frame after one that is missing would be taken for it, so none is written.
+            # A frame after a missing one would take its place, so none is written.
             if not self._has_failed:
                 try:
                     job.do(output)

@@ -1,4 +1,4 @@
-"""MaskWriter: masks go to disk while tracking goes on."""
+"""MaskWriter: writes masks to disk during tracking."""
 
 import operator
 import os
@@ -33,15 +33,14 @@ class MaskWriter:
             for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(state):
                 writer.write(frame_idx, obj_ids, mask_logits)
 
-    `write` hands a frame to a worker thread and returns. What is on disk is whole at any time: if
-    the process is killed, the frames up to there can be read, and `resume=True` continues after
-    them. `read_masks` gives the masks back. One writer at a time holds a folder, until it is closed
-    or its process ends. A writer that nobody closes is closed when it is collected, or when Python
-    ends.
+    `write` hands a frame to a worker thread and returns. If the process is killed, the frames
+    written so far can be read, and `resume=True` continues after them. `read_masks` reads the masks
+    back. One writer at a time holds a folder, until it is closed or its process ends. A writer that
+    is never closed is closed when it is garbage-collected, or when Python ends.
 
     Args:
-        folder: Made if it is not there. It holds `frames.jsonl` (a line a frame: ids and areas) and
-            a file or folder for each format.
+        folder: Created if it does not exist. It holds `frames.jsonl` (for each frame a
+            line with ids and areas) and a file or folder for each format.
         format: One or more of: "rle" (COCO's run lengths, `masks.jsonl`), "png" (an indexed PNG a
             frame, where objects overlap the higher logit wins), "object_png" (a black and white
             PNG for each object and frame), "overlay" (H.264: `overlay.ts` while it is written,
@@ -52,10 +51,9 @@ class MaskWriter:
         resume: True continues in a folder that holds masks already, after the last frame. A state
             that was loaded continues where its pass stopped: what was written after it was saved is
             dropped, at the first `write`. Frames that are written again replace the earlier ones.
-
-        frames: Of a state that was opened with `init_state(frames=slice(...))`, its
-            `state.source.frames`: what is written then has the video's own indices. None: `write`
-            is given these.
+        frames: For a state that was opened with `init_state(frames=slice(...))`, its
+            `state.source.frames`: the files then have the video's own indices. None: `write` is
+            given these.
 
     Attributes:
         last_frame_idx: The frame written last, None if there is none. After a crash, continue
@@ -63,7 +61,7 @@ class MaskWriter:
 
     Raises:
         FileExistsError: The folder holds masks already, and `resume` is False.
-        ValueError: A format is unknown, there twice, or not one with which the folder was written;
+        ValueError: A format is unknown, given twice, or not one with which the folder was written;
             the folder's index is damaged; or the state of `resume` has tracked nothing, or a frame
             of which there are no masks.
         RuntimeError: Another writer holds the folder.
@@ -111,7 +109,7 @@ class MaskWriter:
         self.close()
 
     def __len__(self) -> int:
-        """How many frames are whole, those that were written twice counted twice."""
+        """How many frames are whole; a frame that was written twice counts twice."""
         return self._kept.num_records if self._output is None else self._output.num_records
 
     @property
@@ -123,7 +121,7 @@ class MaskWriter:
         """How many frames were written after a frame was: what `drop_after` would drop.
 
         Args:
-            frame_idx: A frame; -1 stands for the beginning.
+            frame_idx: A frame; -1 means the beginning.
 
         Raises:
             ValueError: The frame was never written.
@@ -132,16 +130,15 @@ class MaskWriter:
         return self._kept.num_records - self._up_to(frame_idx).num_records
 
     def drop_after(self, frame_idx: int, *, keep_aside: bool = False) -> Path | None:
-        """Take back what was written after a frame was; call it before the first `write`.
+        """Drop what was written after a frame; call it before the first `write`.
 
         Args:
-            frame_idx: The frame that was written last of those that stay; -1 drops all.
-            keep_aside: Move what is dropped into a folder within the folder, now. False removes it
-                when the first frame is written; until then it is still there.
+            frame_idx: The last frame to keep, in the order of writing; -1 drops all.
+            keep_aside: Move what is dropped into a subfolder, now. False removes it when the first
+                frame is written.
 
         Returns:
-            With `keep_aside`, the folder that has it, which `read_masks` reads; None if nothing
-            was dropped.
+            With `keep_aside`, the subfolder, which `read_masks` reads; None if nothing was dropped.
 
         Raises:
             ValueError: The frame was never written.
@@ -168,7 +165,7 @@ class MaskWriter:
         scores: Mapping[Any, tuple[float | None, float | None]] | None = None,
         time: SupportsFloat | None = None,
     ) -> None:
-        """Hand over the masks of a frame; waits only while four frames are on their way.
+        """Write the masks of a frame; waits only while four frames are queued.
 
         Args:
             frame_idx: The frame.
@@ -185,9 +182,9 @@ class MaskWriter:
         Raises:
             ValueError: Shapes do not agree, the masks have another size than those before, an id
                 is of another type, or a score or the time is no number. Nothing is written then,
-                and the writer can go on.
-            Exception: Whatever an earlier frame's writing raised, for instance OSError when the
-                disk is full. The writer is closed then; make another one with `resume=True`.
+                and the writer can be used further.
+            Exception: What writing an earlier frame raised, for instance OSError when the disk is
+                full. The writer is closed then; make another one with `resume=True`.
         """
         if self._is_closed:
             raise ValueError(
@@ -231,7 +228,7 @@ class MaskWriter:
         self._worker.put(partial(_write, frame_idx, ids, ToCpu(logits), image, numbers, seconds))
 
     def flush(self) -> None:
-        """Wait until all that was handed over is on the disk itself, not only with the system.
+        """Wait until everything is on the disk itself, not only in the system's cache.
 
         Raises:
             Exception: As `write`.
@@ -241,10 +238,10 @@ class MaskWriter:
         self._raise_error()
 
     def close(self) -> None:
-        """Write what is on its way, and finish the files.
+        """Write what is queued, and finish the files.
 
         Raises:
-            Exception: Whatever writing raised and no call has told yet.
+            Exception: What writing raised and no call has raised yet.
         """
         if self._is_closed:
             return
@@ -271,7 +268,7 @@ class MaskWriter:
             Output(self.folder, header, self._found, self._kept).close(complete=True)
 
     def _start(self, size: tuple[int, int]) -> None:
-        """Cut every file back to the frames that stay, and begin."""
+        """Cut every file back to the frames that are kept, and start."""
         try:
             video = self._open_video() if "overlay" in self._names else None
             header = self._found.header if len(self) else None
@@ -287,7 +284,7 @@ class MaskWriter:
             output = Output(self.folder, header, self._found, self._kept, video)
             self._worker.start(output)
         except BaseException:
-            with suppress(Exception):  # the first error is told
+            with suppress(Exception):  # the first error is raised
                 self._end()
             raise
         self._output, self._size = output, size

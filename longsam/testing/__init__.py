@@ -1,4 +1,4 @@
-"""For tests: a SAM 2 small enough to ship that truly tracks, and videos with known answers."""
+"""For tests: a SAM 2 that tracks and is small enough to ship, and videos with known answers."""
 
 from longsam.testing.model import CHECKPOINT, CONFIG, OVERRIDES, load_predictor
 from longsam.testing.scores import iou

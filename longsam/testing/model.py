@@ -1,4 +1,4 @@
-"""The shipped testing model: upstream's architecture, smaller, with weights that truly track."""
+"""The testing model: upstream's architecture, smaller, with weights that track."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from longsam import LongVideoPredictor, build_long_video_predictor
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
-"""The config of upstream's that the testing model makes smaller."""
+"""Upstream's config that the testing model makes smaller."""
 
 CHECKPOINT = Path(__file__).parent / "weights" / "testing_model.pt"
 """The shipped weights, in upstream's checkpoint format, as float16."""
@@ -55,8 +55,8 @@ def load_predictor(device: str = "cpu", **options: Any) -> LongVideoPredictor:
 
     Args:
         device: "cpu", or "cuda" where there is a GPU.
-        **options: Passed to `build_long_video_predictor`; `hydra_overrides_extra` is added to what
-            makes the model small.
+        **options: Passed to `build_long_video_predictor`; `hydra_overrides_extra` is added to the
+            overrides that make the model small.
     """
     overrides = [*OVERRIDES, *options.pop("hydra_overrides_extra", [])]
     return build_long_video_predictor(

@@ -1,7 +1,7 @@
-"""Videos with known answers: textured objects that move before a moving background.
+"""Videos with known answers: textured objects that move in front of a moving background.
 
-Every frame is computed from the seed and its index alone, so a video may have any length, is read
-in any order, and keeps nothing but its textures.
+Every frame is computed from the seed and its index alone. So a video may have any length, can be
+read in any order, and holds only its textures.
 """
 
 import colorsys
@@ -55,11 +55,11 @@ class SyntheticVideo:
         seed: Any integer of 0 or more.
         num_frames: The length; costs nothing until frames are asked for.
         frame_size: Height and width in pixels, each at least 32.
-        difficulty: "easy" has two or three objects, each in a colour of its own, that move, turn,
-            change size, pass before each other, leave and come back. "hard" has three or four
-            smaller and faster ones, of which two look alike, and besides them clutter, a moving
-            thing that is no object, and a slab that passes before them all.
-        num_objects: How many objects; None leaves it to the seed.
+        difficulty: "easy" has two or three objects of different colours that move, turn, change
+            size, pass in front of each other, leave and come back. "hard" has three or four
+            smaller and faster ones, of which two look alike, and also clutter, a moving thing
+            that is no object, and a slab that passes in front of them all.
+        num_objects: How many objects; None lets the seed decide.
         still_background: The camera stands still. The testing model was trained on moving ones.
 
     Raises:
@@ -122,7 +122,7 @@ class SyntheticVideo:
         return self._render(index)[0].copy()
 
     def masks(self, index: int) -> MaskArray:
-        """What shows of each object: bool, num_objects x height x width; no two overlap."""
+        """The visible part of each object: bool, num_objects x height x width; no two overlap."""
         labels = self._render(index)[1]
         numbers: npt.NDArray[np.int8] = np.arange(self.num_objects, dtype=np.int8)[:, None, None]
         masks: MaskArray = labels == numbers
@@ -135,10 +135,10 @@ class SyntheticVideo:
         return shown
 
     def click(self, index: int, object_index: int) -> tuple[float, float]:
-        """The pixel (x, y) of an object that lies deepest inside what shows of it.
+        """The pixel (x, y) deepest inside the visible part of an object.
 
         Raises:
-            ValueError: Nothing shows of the object on that frame.
+            ValueError: The object is not visible on that frame.
         """
         mask = self._mask_of(index, object_index)
         depth = np.zeros(mask.shape, np.int32)
@@ -152,10 +152,10 @@ class SyntheticVideo:
         return float(columns[middle]), float(rows[middle])
 
     def box(self, index: int, object_index: int) -> tuple[float, float, float, float]:
-        """The box (x0, y0, x1, y1) in pixels around what shows of an object.
+        """The box (x0, y0, x1, y1) in pixels around the visible part of an object.
 
         Raises:
-            ValueError: Nothing shows of the object on that frame.
+            ValueError: The object is not visible on that frame.
         """
         rows, columns = np.nonzero(self._mask_of(index, object_index))
         return (
@@ -169,9 +169,9 @@ class SyntheticVideo:
         """Encode the video as H.264 (4:2:0), in the container that the path's suffix names.
 
         Args:
-            path: Written over if it exists.
+            path: Overwritten if it exists.
             frame_rate: Frames a second.
-            crf: x264's constant rate factor; 18 is hardly told from the original by eye.
+            crf: x264's constant rate factor; at 18 the eye can hardly see a difference.
 
         Raises:
             ValueError: A side of the frame is odd, which 4:2:0 cannot hold.

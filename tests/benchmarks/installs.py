@@ -39,9 +39,12 @@ def measured(wish: str, sdist: Path, folder: Path, pytest: list[str]) -> dict[st
     check = subprocess.run([*pip, "check"], capture_output=True, text=True)
     work = folder / "work"
     work.mkdir()
-    for name in ("tests", "examples", ".ci"):
+    for name in ("tests", "examples", "docs", ".ci"):
         shutil.copytree(ROOT / name, work / name)
-    for name in ("README.md", "pyproject.toml"):
+    for name in (
+        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "mkdocs.yml",
+        "pyproject.toml",
+    ):  # fmt: skip
         shutil.copy(ROOT / name, work / name)
     run = subprocess.run(
         [programs / "pytest", "-q", "-n", "2", *pytest], cwd=work, capture_output=True, text=True

@@ -39,8 +39,8 @@ def write(source: Source, folder: Path) -> None:
 
 
 def _spool(source: Source, spools: Spools) -> None:
-    """Gather the polygons by object."""
-    seen: dict[int, tuple[int, str]] = {}  # the frame and the polygon of those that are there
+    """Collect the polygons of each object."""
+    seen: dict[int, tuple[int, str]] = {}  # frame and polygon of the objects that are visible
     for frame in source:
         frame_idx = frame.line.frame_idx
         now: dict[int, tuple[int, str]] = {}

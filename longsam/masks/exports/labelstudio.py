@@ -131,7 +131,7 @@ def _write_video(source: Source, folder: Path) -> None:
 
 
 def _spool(source: Source, spools: Spools) -> None:
-    """Gather the boxes by object; frames count from 1, and the last before a gap is not enabled."""
+    """Collect each object's boxes; frames count from 1; the last before a gap is not enabled."""
     height, width = source.size
     waiting: dict[int, dict[str, Any]] = {}
     begun: set[int] = set()

@@ -11,7 +11,7 @@ class FrameNames:
     """A file name for each frame.
 
     Args:
-        video: What the frames are called after, without a suffix.
+        video: What the frames are named after, without a suffix.
         names: File names of the images, by frame; None numbers them with five digits, as upstream's
             `ffmpeg` command and DAVIS do.
     """
@@ -52,7 +52,7 @@ class FrameNames:
 
 
 def names_of(folder: MaskFolder, video: str | os.PathLike[str] | None) -> FrameNames:
-    """How the frames of a folder of masks are called.
+    """How the frames of a folder of masks are named.
 
     Args:
         folder: The masks.

@@ -15,7 +15,7 @@ from longsam.masks.formats import davis_palette
 FILE = "labels.ome.zarr"
 
 _CHUNK_BYTES = 1 << 24
-"""Of labels that are read at once, unpacked; what is on disk is a hundredth of it."""
+"""Size of labels that are read at once, unpacked; on disk they are a hundredth of it."""
 
 _MOST_FRAMES = 64
 """In a chunk."""

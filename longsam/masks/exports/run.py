@@ -41,17 +41,17 @@ def export(
 ) -> Path:
     """Write the masks of a folder in another tool's format.
 
-    The masks are read frame by frame, so memory does not grow with their number. The result is a
-    folder, there whole or not at all, with `objects.json`: the integer that stands for each id.
+    The masks are read frame by frame, so memory does not grow with their number. The new folder is
+    written whole or not at all. Its `objects.json` has the integer for each id.
 
     In formats of polygons holes stay: each is cut open by a slit that encloses nothing, so that a
     polygon fills to the mask. Parts and holes of less than 0.1 % of the mask's area are left out.
 
     Args:
-        folder: Where a `MaskWriter` has written. Whoever wrote it need not be trusted.
+        folder: Where a `MaskWriter` has written. It need not be trusted.
         to: One of `FORMATS`.
         out: The new folder; None takes one of the format's name in `folder`.
-        video: The video or folder of images, whose names are used; None takes what the masks name.
+        video: The video or folder of images whose names are used; None takes what the masks name.
             The file names of images are kept; frames of a video are named 00000.jpg, 00001.jpg ...
         category: One category for all objects; None makes each object a category of its own.
         overwrite: Replace an earlier export.

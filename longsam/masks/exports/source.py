@@ -34,10 +34,10 @@ class Source:
 
     Args:
         folder: The masks.
-        numbers: An integer for each object, from 1; an id that is one is its own, if it can be.
-        names: Of the frames.
+        numbers: An integer for each object, from 1; an integer id is its own number if possible.
+        names: Names of the frames.
         category: The one category that all objects are of; None makes each its own.
-        progress: Told how many frames are done.
+        progress: Called with how many frames are done.
     """
 
     folder: MaskFolder

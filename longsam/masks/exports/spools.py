@@ -1,4 +1,4 @@
-"""Text by object, gathered frame by frame, in files until it is put together."""
+"""Text of each object, collected frame by frame in files, then put together."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import IO
 
 _MOST_CHARACTERS = 1 << 21
-"""Of text that waits in memory, of all objects together."""
+"""Size of the text that is held in memory, all objects together."""
 
 
 class Spools:
     """Texts that grow piece by piece, each under a key; memory holds 2 MB of them at most.
 
     Args:
-        folder: Made, and removed by `close`.
+        folder: Created here, and removed by `close`.
     """
 
     def __init__(self, folder: Path):

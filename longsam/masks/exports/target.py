@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""A folder that is written whole or not at all."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _KEY = "longsam_export"
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse a folder that may not be written.
+    """Refuse a folder that must not be written.
 
     Raises:
         FileExistsError: It is there and may not be replaced.
@@ -53,7 +53,7 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
-        os.chmod(partial, 0o777 & ~_umask())  # mkdtemp's are for nobody else
+        os.chmod(partial, 0o777 & ~_umask())  # mkdtemp's are readable by the owner only
         yield partial
         check_target(path, overwrite)
         if path.exists():

@@ -54,7 +54,7 @@ def write(source: Source, folder: Path) -> None:
 
 
 def _spool(source: Source, spools: Spools) -> dict[int, int]:
-    """Gather the lists by object; returns how many frames of each are written."""
+    """Collect the lists of each object; returns how many frames of each are written."""
     num_written: dict[int, int] = {}
     for frame in source:
         line = frame.line

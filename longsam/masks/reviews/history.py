@@ -37,7 +37,7 @@ class History:
 
 
 def histories(folder: MaskFolder) -> dict[ObjectId, History]:
-    """The history of each object of a folder, in the order in which they came."""
+    """The history of each object of a folder, in order of appearance."""
     columns: dict[ObjectId, tuple[array[int], array[float]]] = {}
     nan = float("nan")
     nowhere = (nan, nan, nan, nan)

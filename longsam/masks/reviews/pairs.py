@@ -1,4 +1,4 @@
-"""Two objects with one mask: which of them is in danger."""
+"""Two objects with one mask: which of them is wrong."""
 
 import numpy as np
 import numpy.typing as npt

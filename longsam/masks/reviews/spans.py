@@ -1,4 +1,4 @@
-"""review: the spans of frames that a person should look at."""
+"""review: the spans of frames that somebody should look at."""
 
 import os
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ BASE = -1.9
 """Log odds where there is no sign."""
 
 LEAST_SURE = 0.61
-"""From here on a frame is in a span."""
+"""A frame that is at least this likely to be wrong is in a span."""
 
 _GAP = 2
-"""So many frames in between do not end a span."""
+"""A gap of this many frames does not end a span."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Span:
     Args:
         obj_id: The object.
         start: The first frame.
-        stop: The last frame; it is in the span.
+        stop: The last frame, inclusive.
         worst: The frame that is most likely wrong.
-        reasons: What speaks for it, the strongest first.
+        reasons: Why it may be wrong, the strongest reason first.
         sure: How likely the worst frame is wrong, 0 to 1; see `WEIGHTS`.
-        times: Of the first and the last frame in seconds; None where they are not known.
+        times: Times of the first and the last frame in seconds; None if not known.
     """
 
     obj_id: ObjectId
@@ -85,7 +85,7 @@ def review(
       lost its identity.
 
     Args:
-        folder: Where a `MaskWriter` has written. Whoever wrote it need not be trusted.
+        folder: Where a `MaskWriter` has written. It need not be trusted.
         least_sure: How likely a frame must be wrong to be in a span, 0 to 1.
 
     Returns:
