@@ -108,6 +108,25 @@ def batches(non_overlap_masks_for_mem_enc: bool, options: Options) -> None:
         )
 
 
+def policy(model: Any, options: Options) -> None:
+    """Refuse a memory policy where it would not be followed.
+
+    Raises:
+        ValueError: The model cannot follow it, or an option excludes it.
+    """
+    policy = options.memory_policy
+    if policy is None:
+        return
+    if options.batch_objects is not False:
+        raise ValueError(
+            "batch_objects cannot be used with memory_policy: each object reads memories of its "
+            "own, so they are no batch. Leave one of them out."
+        )
+    why_not = _upstream.why_no_policy(model, policy.num_paths)
+    if why_not is not None:
+        raise ValueError(f"This model cannot follow memory_policy={policy.name!r}: {why_not}.")
+
+
 def live(source: FrameSource, options: Options) -> None:
     """Refuse options that need any frame at any time, for a source that is live.
 

@@ -11,6 +11,7 @@ from longsam.batches import Batches
 from longsam.frames import FrameBuffer, ImageFiles, LiveBuffer, LiveVideo, SlicedSource, open_source
 from longsam.memory import Memory
 from longsam.options import Options
+from longsam.policies import Follower
 from longsam.session import KEY, Session, State
 
 
@@ -25,6 +26,7 @@ class Model(Protocol):
 def new_state(model: Model, video: Any, options: Options) -> State:
     """Open a video; see `LongVideoPredictor.init_state`."""
     checks.batches(model.non_overlap_masks_for_mem_enc, options)
+    checks.policy(model, options)
     images = _open(video, model.image_size, model.device, options)
     state = State(
         _upstream.new_state(
@@ -35,7 +37,7 @@ def new_state(model: Model, video: Any, options: Options) -> State:
             offload_state_to_cpu=options.offload_state_to_cpu,
         )
     )
-    state[KEY] = _new_session(_upstream.reach(model), options)
+    state[KEY] = _new_session(model, options)
     return state
 
 
@@ -72,11 +74,18 @@ def _open(video: Any, image_size: int, device: torch.device, options: Options) -
     return FrameBuffer(source, image_size, options.frames_per_chunk, device, dtype)
 
 
-def _new_session(reach: int, options: Options) -> Session:
+def _new_session(model: Model, options: Options) -> Session:
+    reach, policy = _upstream.reach(model), options.memory_policy
     window = 2 * reach + 1 if options.memory_window is None else options.memory_window
     if window < reach:
         notices.small_window(window, reach)
     batches = None
     if options.batch_objects is not False:
         batches = Batches(None if options.batch_objects is True else options.batch_objects)
-    return Session(options, Memory(window, reach, options.max_prompt_frames), batches)
+    follower = None
+    if policy is not None:
+        follower = Follower(policy, _upstream.reach_of(model))
+        if policy.num_paths > 1:
+            _upstream.weigh_where_asked(model)
+    memory = Memory(window, reach, options.max_prompt_frames)
+    return Session(options, memory, batches, follower)

@@ -3,13 +3,16 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from longsam.frames import Reader
+
+if TYPE_CHECKING:
+    from longsam.policies import MemoryPolicy
 
 Corrections = Literal["memory", "condition"]
 
@@ -144,6 +147,7 @@ class Options:
     frames_per_encode: int = 1
     frames: slice | None = None
     corrections: Corrections = "memory"
+    memory_policy: "MemoryPolicy | None" = None
 
     def __post_init__(self) -> None:
         for name in ("offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames"):
@@ -183,7 +187,12 @@ class Options:
 
     def to_plain(self) -> dict[str, Any]:
         """To be saved. Where snapshots lie is not in it: a file from others must not say so."""
-        plain = asdict(self)
+        plain = asdict(replace(self, memory_policy=None))
+        if self.memory_policy is not None:
+            plain["memory_policy"] = {
+                "name": self.memory_policy.name,
+                "options": dict(self.memory_policy.options()),
+            }
         if self.frames is not None:
             plain["frames"] = [self.frames.start, self.frames.stop, self.frames.step]
         if self.snapshots is not None:
@@ -199,9 +208,12 @@ class Options:
 
     @classmethod
     def from_plain(
-        cls, saved: dict[str, Any], snapshots_folder: str | os.PathLike[str] | None
+        cls,
+        saved: dict[str, Any],
+        snapshots_folder: str | os.PathLike[str] | None,
+        memory_policy: "MemoryPolicy | None" = None,
     ) -> "Options":
-        """What was saved, with snapshots in a folder that the caller trusts.
+        """What was saved, with snapshots in a folder that the caller trusts, and a policy.
 
         Raises:
             LookupError: There is an option of another name.
@@ -219,6 +231,7 @@ class Options:
             raise TypeError(f"the option frames={frames!r}")
         given = {
             **saved,
+            "memory_policy": memory_policy,
             "frames": None if frames is None else slice(*frames),
             "snapshots": None
             if snapshots is None
@@ -227,7 +240,7 @@ class Options:
             ),
         }
         for name, value in given.items():
-            if name not in {"snapshots", "frames"} and not isinstance(
+            if name not in {"snapshots", "frames", "memory_policy"} and not isinstance(
                 value, (bool, int, str, type(None))
             ):
                 raise TypeError(f"the option {name}={value!r}")

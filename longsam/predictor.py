@@ -8,7 +8,17 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, checks, encoding, opening, prompting, propagation, saving, scores
+from longsam import (
+    _upstream,
+    checks,
+    encoding,
+    opening,
+    policies,
+    prompting,
+    propagation,
+    saving,
+    scores,
+)
 from longsam._installed_sam2 import (
     SAM2VideoPredictor,
     SAM2VideoPredictorVOS,
@@ -24,6 +34,7 @@ from longsam.options import (
     Options,
     Snapshots,
 )
+from longsam.policies import MemoryPolicy
 from longsam.propagation import Step
 from longsam.session import Pass, State, session_of
 
@@ -50,6 +61,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         self.memory_attention.register_forward_pre_hook(
             _upstream.match_memory_dtype, with_kwargs=True
         )
+        self.sam_mask_decoder.register_forward_hook(_upstream.decide)
 
     @classmethod
     def from_pretrained(
@@ -120,6 +132,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         frames_per_encode: int = 1,
         frames: slice | None = None,
         corrections: Corrections = "memory",
+        memory_policy: MemoryPolicy | str | None = None,
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
@@ -170,6 +183,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 upstream does: with the tracked frames, until a pass comes by; on a conditioning
                 frame it is lost at once. "condition" makes it a conditioning frame: it holds, and
                 every later frame reads it.
+            memory_policy: Which memories are read, and which candidate mask is taken: "samurai",
+                "dam4sam", "sam2long", or a policy of `longsam.policies`. None is upstream's rule.
 
         Returns:
             The inference state: a dict with upstream's keys and one of ours. It can be used in
@@ -194,6 +209,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             frames_per_encode=frames_per_encode,
             frames=frames,
             corrections=corrections,
+            memory_policy=policies.named(memory_policy),
         )
         paths = [memory_bank] if isinstance(memory_bank, (str, os.PathLike)) else memory_bank or []
         banks = [(Path(path), saving.read_bank(Path(path), self)) for path in paths]
@@ -337,6 +353,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         video_path: Any = None,
         *,
         snapshots: str | os.PathLike[str] | None = None,
+        memory_policy: MemoryPolicy | str | None = None,
     ) -> State:
         """Read a state that `save_state` has written, with the same model and video.
 
@@ -351,13 +368,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 given again.
             snapshots: The folder of the session's snapshots. None is where they were, if that is a
                 folder beside `path`.
+            memory_policy: The session's; another is refused. None takes the one that the file
+                names, which must be one that comes with longsam.
 
         Raises:
             FileNotFoundError: There is no such file, or no video where it was.
             ValueError: It is no saved state, or one of another model or video; both are named.
         """
         saved = saving.read_state(Path(path), self)
-        options = saving.options_of(saved, Path(path), snapshots)
+        policy = policies.named(memory_policy)
+        options = saving.options_of(saved, Path(path), snapshots, policy)
         video = saving.video_of(saved, Path(path)) if video_path is None else video_path
         state = self.init_state(video, **options.given())
         with opening.closed_if_it_fails(state, video):
@@ -574,32 +594,16 @@ class LongVideoPredictor(SAM2VideoPredictor):
         batch_size: int,
         **inputs: Any,
     ) -> tuple[dict[str, Any], torch.Tensor]:
-        """Upstream's, for all objects at once that remember the same frames (`batch_objects`)."""
-        session = session_of(inference_state)
-        is_prompted = inputs["point_inputs"] is not None or inputs["mask_inputs"] is not None
-        infer = partial(
-            _upstream.keeping_predicted_iou,
-            partial(
-                super()._run_single_frame_inference, inference_state, frame_idx=frame_idx, **inputs
-            ),
-        )
-        if session.batches is None or is_prompted:
-            return infer(output_dict, batch_size)
-        return session.batches.track(
-            inference_state,
-            _upstream.index_of_outputs(inference_state, output_dict),
-            frame_idx,
-            session.memory.reach,
-            infer,
-            reverse=inputs["reverse"],
-        )
+        """Upstream's; as a policy asks, or for all objects that remember the same frames."""
+        run = partial(super()._run_single_frame_inference, inference_state, frame_idx=frame_idx)
+        frame = _upstream.Inference(self, run, inference_state, frame_idx, inputs)
+        return session_of(inference_state).infer(frame, output_dict, batch_size)
 
     def _track_step(self, *args: Any, **kwargs: Any) -> Any:
         """Upstream's; the predicted IoU, which it drops later, is kept."""
-        result = super()._track_step(*args, **kwargs)
+        first, sam_outputs, *others = super()._track_step(*args, **kwargs)
         output_dict = kwargs["output_dict"] if "output_dict" in kwargs else args[7]
-        _upstream.catch_predicted_iou(output_dict, result[1])
-        return result
+        return first, _upstream.catch_predicted_iou(output_dict, sam_outputs), *others
 
     def _get_image_feature(
         self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int

@@ -271,8 +271,11 @@ def _take_snapshot_if_due(
     if not history.is_due(segment, current.next_frame_idx):
         return
     _upstream.wait_for_copies(state)
+    # A policy may read the features of any frame within reach.
+    reach = session.memory.reach
+    feature_reach = predictor.feature_reach if session.follower is None else reach
     memories = _upstream.memories_read_from(
-        state, current.obj_ids, current.reads(session.memory.reach), predictor.feature_reach
+        state, current.obj_ids, current.reads(reach), feature_reach
     )
     try:
         history.add(segment, current.next_frame_idx, memories)

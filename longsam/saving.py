@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, storage
+from longsam import _upstream, policies, storage
 from longsam._upstream import InferenceState
 from longsam._warn import warn
 from longsam.fingerprint import fingerprint
 from longsam.frames import LiveVideo
 from longsam.object_ids import check_plain
 from longsam.options import Options
+from longsam.policies import MemoryPolicy
 from longsam.session import session_of
 from longsam.storage import reporting_damage
 
@@ -68,9 +69,16 @@ def read_state(path: Path, model: torch.nn.Module) -> dict[str, Any]:
 
 
 def options_of(
-    saved: dict[str, Any], path: Path, snapshots: str | os.PathLike[str] | None
+    saved: dict[str, Any],
+    path: Path,
+    snapshots: str | os.PathLike[str] | None,
+    policy: MemoryPolicy | None,
 ) -> Options:
-    """The options with which the saved state was made."""
+    """The options with which the saved state was made.
+
+    Raises:
+        ValueError: The file is damaged, or was made with another memory policy than the one given.
+    """
     with reporting_damage(path, "state"):
         history = saved["session"]["history"]
         folder: str | os.PathLike[str] | None = snapshots
@@ -88,7 +96,9 @@ def options_of(
                 f"{path} does not say where its snapshots are, so `rewind` cannot go back to before"
                 " the save. Give their folder: load_state(..., snapshots=folder)."
             )
-        return Options.from_plain(dict(saved["options"]), folder)
+        of_policy = saved["options"].get("memory_policy")
+        followed = policies.saved_with(of_policy, policy)
+        return Options.from_plain(dict(saved["options"]), folder, followed)
 
 
 def video_of(saved: dict[str, Any], path: Path) -> str:
@@ -127,8 +137,11 @@ def restore(state: InferenceState, saved: dict[str, Any], path: Path) -> None:
         ValueError: It is another video, or the file is damaged.
     """
     _check_video(state, saved, path)
+    session = session_of(state)
     with reporting_damage(path, "state"):
-        session_of(state).restore(saved["session"])
+        session.restore(saved["session"])
+        if session.follower is not None:
+            session.follower.check(_upstream.saved_outputs(saved["upstream"]))
         _upstream.from_plain(state, saved["upstream"])
 
 
@@ -177,9 +190,10 @@ def add_bank(
     """
     with reporting_damage(path, "memory bank"):
         constants = _upstream.learn_constants(state, bank["constants"])
+        placing = _upstream.Placing(constants, *_upstream.storage_devices(state))
         for obj_id, outputs in bank["objects"]:
             for output in outputs:
-                _upstream.place_output(output, constants, *_upstream.storage_devices(state))
+                placing.output(output)
             _upstream.add_memories(state, add_object(obj_id), outputs)
 
 

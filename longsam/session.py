@@ -4,11 +4,14 @@ from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import Any, NoReturn
 
+import torch
+
 from longsam import _upstream
 from longsam.batches import Batches
 from longsam.frames import FrameSource
 from longsam.memory import Memory
 from longsam.options import Options
+from longsam.policies import Follower
 from longsam.snapshots import History
 
 KEY = "longsam"
@@ -139,6 +142,7 @@ class Session:
         options: What `init_state` was told.
         memory: What is kept and what is forgotten.
         batches: Where objects are tracked together; None where each is tracked by itself.
+        follower: The memory policy at work; None is upstream's rule.
         history: What can be gone back to; None without snapshots.
         open_passes: The passes that have begun and not ended.
         last_pass: The pass that tracked a frame last, as it was then; `resume_propagation` starts
@@ -149,10 +153,17 @@ class Session:
         video: What tells this video from others, once it was asked for.
     """
 
-    def __init__(self, options: Options, memory: Memory, batches: Batches | None):
+    def __init__(
+        self,
+        options: Options,
+        memory: Memory,
+        batches: Batches | None,
+        follower: Follower | None = None,
+    ):
         self.options = options
         self.memory = memory
         self.batches = batches
+        self.follower = follower
         self.history = None if options.snapshots is None else History(options.snapshots)
         self.open_passes: list[Pass] = []
         self.last_pass: Pass | None = None
@@ -175,7 +186,33 @@ class Session:
         options = replace(self.options, snapshots=None)
         batches = None if self.batches is None else Batches(self.batches.max_batch_size)
         memory = Memory(self.memory.window, self.memory.reach, self.memory.max_prompt_frames)
-        return Session(options, memory, batches)
+        return Session(options, memory, batches, self.follower)
+
+    def infer(
+        self,
+        frame: _upstream.Inference,
+        memories: dict[str, dict[int, _upstream.Output]],
+        batch_size: int,
+    ) -> tuple[_upstream.Output, torch.Tensor]:
+        """One frame of one object: the memory to keep of it, and mask logits.
+
+        Args:
+            frame: Upstream's computation of it.
+            memories: What the object remembers.
+            batch_size: How many objects that is.
+        """
+        if self.follower is not None:
+            return self.follower.track(frame.state, memories, frame)
+        if self.batches is None or frame.is_prompt:
+            return frame.plain(memories, batch_size)
+        return self.batches.track(
+            frame.state,
+            _upstream.index_of_outputs(frame.state, memories),
+            frame.frame_idx,
+            self.memory.reach,
+            frame.plain,
+            reverse=frame.reverse,
+        )
 
     def before_frame(self, current: Pass) -> None:
         """A pass asks for its next frame: refuse one whose objects are no more.
@@ -195,6 +232,8 @@ class Session:
 
     def frame_tracked(self, state: _upstream.InferenceState, current: Pass, frame_idx: int) -> None:
         """A pass has tracked a frame: note it, and forget what will not be read again."""
+        if self.follower is not None:
+            self.follower.come_by(state, current.obj_ids, frame_idx, reverse=current.reverse)
         current.advance(frame_idx)
         self.last_pass = replace(current)
         self.last_segment = current.segment

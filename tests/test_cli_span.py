@@ -117,6 +117,7 @@ def test_frames_counts_those_of_the_run_before(
         (("--point", "9,9@3:1"), "these are other prompts than those of the run in"),
         (("--format", "png"), "--format: the run in"),
         (("--memory-window", "20"), "--memory-window: the run in"),
+        (("--memory", "samurai"), "--memory: the run in"),
         (("--batch-objects",), "--batch-objects: the run in"),
         (("--both",), "--both: the run in"),
         (("--step", "2"), "--start, --end, --step: the run in"),
@@ -135,6 +136,22 @@ def test_a_run_is_resumed_as_it_was(
     assert message in capsys.readouterr().err
     assert len(MaskFolder(tmp_path)) == 3
     assert track(video, tmp_path, "--resume", "--point", click(0), "--frames", 4) == 0
+
+
+def test_a_memory_policy_is_recorded_and_resumed(video: Path, tmp_path: Path) -> None:
+    words = ("--point", click(0), "--memory", "samurai", "--save-every", 5)
+    assert track(video, tmp_path, *words, "--frames", 12) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["memory"] == "samurai"
+    assert track(video, tmp_path, "--resume", "--frames", 20) == 0
+    predictor = load_predictor("cpu")
+    with predictor.init_state(video, memory_policy="samurai") as state:
+        x, y = VIDEO.click(0, 0)
+        predictor.add_new_points_or_box(state, 0, 1, points=[[round(x), round(y)]], labels=[1])
+        steps = predictor.propagate_in_video(state, 0, 19, progress_bar=False)
+        masks = {frame_idx: (logits[:, 0] > 0).numpy() for frame_idx, _, logits in steps}
+    found = {frame_idx: mask for frame_idx, _, mask in read_masks(tmp_path)}
+    assert found.keys() == masks.keys()
+    assert all(np.array_equal(found[i], masks[i]) for i in masks)
 
 
 @pytest.mark.parametrize(

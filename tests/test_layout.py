@@ -54,6 +54,7 @@ AROUND = ["__main__", "masks", "detections", "cli", "app", "fleet", "testing"]
 PUBLIC = {
     "longsam": {*longsam.__all__, "__version__"},
     "longsam.frames": set(importlib.import_module("longsam.frames").__all__),
+    "longsam.policies": set(importlib.import_module("longsam.policies").__all__),
 }
 """What those around the wrapper, and the examples, may import of it."""
 

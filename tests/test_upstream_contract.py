@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sam2 import build_sam
 from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 from sam2.utils import misc
@@ -125,6 +126,65 @@ def test_memory_attention_is_called_with_keywords() -> None:
     source = inspect.getsource(SAM2VideoPredictor._prepare_memory_conditioned_features)
     assert "memory=memory," in source
     assert "curr=current_vision_feats," in source
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_order_in_which_memories_are_read(
+    upstream: SAM2VideoPredictor, mp4: Path, monkeypatch: pytest.MonkeyPatch, reverse: bool,
+    stride: int,
+) -> None:  # fmt: skip
+    """Conditioning frames by the order of their dict; memories, oldest first; then pointers."""
+    monkeypatch.setattr(upstream, "memory_temporal_stride_for_eval", stride)
+    state = upstream.init_state(str(mp4))
+    upstream.add_new_points_or_box(state, 50, 1, points=[[60, 50]], labels=[1])
+    list(upstream.propagate_in_video(state, 50, 1, reverse))
+    at = 48 if reverse else 52
+    asked: list[int] = []
+
+    class Asked(dict[int, Any]):
+        def get(self, key: int, default: Any = None) -> Any:
+            asked.append(key)
+            return default
+
+    outputs = state["output_dict_per_obj"][0]
+    conditioning, tracked = outputs["cond_frame_outputs"], outputs["non_cond_frame_outputs"]
+    upstream._run_single_frame_inference(
+        state,
+        {"cond_frame_outputs": conditioning, "non_cond_frame_outputs": Asked(tracked)},
+        frame_idx=at,
+        batch_size=1,
+        is_init_cond_frame=False,
+        point_inputs=None,
+        mask_inputs=None,
+        reverse=reverse,
+        run_mem_encoder=False,
+    )
+    sign = 1 if reverse else -1
+    last, *others = asked[5::-1]
+    assert last == at + sign
+    nearest = {(1, False): 50, (3, False): 48, (1, True): 50, (3, True): 51}[stride, reverse]
+    assert others == [nearest + sign * stride * i for i in range(5)]
+    assert asked[6:] == [at + sign * distance for distance in range(1, 16)]
+
+
+def test_seams_of_memory_policies(upstream: SAM2VideoPredictor) -> None:
+    """What the hooks of `_upstream.decoding` and `_upstream.recalling` look for."""
+    names = list(inspect.signature(upstream._forward_sam_heads).parameters)
+    assert names[-1] == "multimask_output"
+    source = inspect.getsource(SAM2VideoPredictor._forward_sam_heads)
+    for line in (
+        "is_obj_appearing = object_score_logits > 0",
+        "best_iou_inds = torch.argmax(ious, dim=-1)",
+        "low_res_multimasks[batch_inds, best_iou_inds].unsqueeze(1)",
+        "sam_output_token = sam_output_tokens[batch_inds, best_iou_inds]",
+    ):
+        assert line in source, f"upstream has changed: {line}"
+    for layer in upstream.memory_attention.layers:
+        keywords = inspect.getsource(type(layer)._forward_ca)
+        assert "k=memory + pos" in keywords
+        assert "num_k_exclude_rope" in keywords
 
 
 def test_attributes_that_reach_is_derived_from(upstream: SAM2VideoPredictor) -> None:

@@ -1,8 +1,11 @@
 """What is derived from the model."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from longsam._installed_sam2 import SAM2VideoPredictorVOS
 
 
 def reach(model: Any) -> int:
@@ -23,6 +26,56 @@ def feature_reach(model: Any) -> int:
     if model.num_maskmem == 0:
         return 0
     return int(max(1 + (model.num_maskmem - 2) * model.memory_temporal_stride_for_eval, 0))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the model reads of the past, for policies.
+
+    Attributes:
+        num_frames: How many frames back at most.
+        num_memories: Memory features of how many frames, besides conditioning ones.
+        num_pointers: Object pointers of how many frames back.
+        stride: How far these memories lie apart.
+        image_size: Height and width of its input.
+        only_past: Whether object pointers of later conditioning frames are left out.
+    """
+
+    num_frames: int
+    num_memories: int
+    num_pointers: int
+    stride: int
+    image_size: int
+    only_past: bool
+
+
+def reach_of(model: Any) -> Reach:
+    """What a model reads."""
+    return Reach(
+        reach(model),
+        max(model.num_maskmem - 1, 0),
+        model.max_obj_ptrs_in_encoder - 1 if model.use_obj_ptrs_in_encoder else 0,
+        model.memory_temporal_stride_for_eval,
+        model.image_size,
+        model.only_obj_ptrs_in_the_past_for_eval,
+    )
+
+
+def why_no_policy(model: Any, num_paths: int) -> str | None:
+    """Why a model cannot follow a memory policy; None if it can."""
+    if model.num_maskmem == 0:
+        return "it has no memory (num_maskmem is 0)"
+    if model.max_cond_frames_in_attn != -1:
+        return (
+            f"its max_cond_frames_in_attn is {model.max_cond_frames_in_attn}, which would leave "
+            "out conditioning frames that the policy reads; build it with -1"
+        )
+    if num_paths > 1 and isinstance(model, SAM2VideoPredictorVOS):
+        return (
+            "several hypotheses weigh memories within memory attention, which is compiled in it; "
+            "build it without vos_optimized"
+        )
+    return None
 
 
 def erased_by_clearing(model: Any, frame_idx: int) -> range:

@@ -7,37 +7,79 @@ import torch
 from longsam._upstream.scores import PREDICTED_IOU
 from longsam._upstream.state import InferenceState, Output
 
+RECORDS = "longsam_policy"
+"""The key of ours in an output: what a policy knew after it, see `_upstream.memos`."""
 
-def place_output(
-    output: Output, constants: dict[str, Any], device: torch.device, storage: torch.device
-) -> None:
-    """Move a saved output to the devices on which upstream keeps its parts (line 755)."""
-    for name in ("obj_ptr", "object_score_logits", PREDICTED_IOU):
-        output[name] = moved(output[name], device)
-    for name in ("maskmem_features", "pred_masks"):
-        output[name] = moved(output[name], storage)
-    if output["maskmem_pos_enc"] is not None and output["maskmem_features"] is not None:
-        # The same for all frames: one copy, expanded (`_get_maskmem_pos_enc`).
-        batch_size = output["maskmem_features"].shape[0]
-        output["maskmem_pos_enc"] = [
-            encoding.expand(batch_size, -1, -1, -1) for encoding in constants["maskmem_pos_enc"]
-        ]
+
+class Placing:
+    """Moves what was saved to the devices on which upstream keeps it (line 755).
+
+    Tensors that share their numbers, as those of outputs that policies hold do, still do so.
+    """
+
+    def __init__(self, constants: dict[str, Any], device: torch.device, storage: torch.device):
+        self._constants = constants
+        self._device = device
+        self._storage = storage
+        # With the tensors that were moved, so that no address is used again meanwhile.
+        self._moved: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def output(self, output: Output) -> None:
+        """Move an output, and what a policy knew after it."""
+        for name in ("obj_ptr", "object_score_logits", PREDICTED_IOU):
+            output[name] = self.value(output[name], self._device)
+        for name in ("maskmem_features", "pred_masks"):
+            output[name] = self.value(output[name], self._storage)
+        if output["maskmem_pos_enc"] is not None and output["maskmem_features"] is not None:
+            # The same for all frames: one copy, expanded (`_get_maskmem_pos_enc`).
+            batch_size = output["maskmem_features"].shape[0]
+            output["maskmem_pos_enc"] = [
+                encoding.expand(batch_size, -1, -1, -1)
+                for encoding in self._constants["maskmem_pos_enc"]
+            ]
+        if RECORDS in output:
+            output[RECORDS] = self._records(output[RECORDS])
+
+    def value(self, value: Any, device: torch.device) -> Any:
+        """Tensors, also in dicts and lists, on a device."""
+        if isinstance(value, torch.Tensor):
+            place = (
+                value.untyped_storage().data_ptr(),
+                value.storage_offset(),
+                tuple(value.shape),
+                value.dtype,
+                device,
+            )
+            if place not in self._moved:
+                self._moved[place] = value, value.to(device)
+            return self._moved[place][1]
+        if isinstance(value, dict):
+            return {key: self.value(item, device) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item, device) for item in value]
+        return value
+
+    def _records(self, value: Any) -> Any:
+        """Outputs at any depth; other tensors stay with the model."""
+        if isinstance(value, dict) and "maskmem_features" in value:
+            self.output(value)
+            return value
+        if isinstance(value, dict):
+            return {key: self._records(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._records(item) for item in value]
+        return self.value(value, self._device)
 
 
 def moved(value: Any, device: torch.device) -> Any:
     """Tensors, also in dicts and lists, on another device."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: moved(item, device) for key, item in value.items()}
-    if isinstance(value, list):
-        return [moved(item, device) for item in value]
-    return value
+    return Placing({}, device, device).value(value, device)
 
 
 def without_mask(output: Output) -> Output:
-    """The memory alone: the mask is for the frame that it was on."""
-    return {**output, "pred_masks": None}
+    """The memory alone: the mask, and what a policy knew then, are for the frame they were on."""
+    return {key: None if key == "pred_masks" else value
+            for key, value in output.items() if key != RECORDS}  # fmt: skip
 
 
 def joined(outputs: list[Output]) -> Output:

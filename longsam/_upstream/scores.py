@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from longsam._upstream.decoding import Decoding
 from longsam._upstream.state import (
     InferenceState,
     Output,
@@ -23,6 +24,7 @@ def keeping_predicted_iou(
     infer: Callable[..., tuple[Output, torch.Tensor]],
     output_dict: dict[str, dict[int, Output]],
     batch_size: int,
+    how: Decoding | None = None,
 ) -> tuple[Output, torch.Tensor]:
     """Upstream's `_run_single_frame_inference` (line 737), and the predicted IoU in its output.
 
@@ -31,20 +33,32 @@ def keeping_predicted_iou(
     the model, which several states may share.
     """
     caught: list[torch.Tensor] = []
-    asking: dict[str, Any] = {**output_dict, _CAUGHT: caught}
+    asking: dict[str, Any] = {**output_dict, _CAUGHT: (caught, how)}
     output, mask_logits = infer(output_dict=asking, batch_size=batch_size)
     (output[PREDICTED_IOU],) = caught
     return output, mask_logits
 
 
-def catch_predicted_iou(output_dict: dict[str, Any], sam_outputs: tuple[torch.Tensor, ...]) -> None:
+def catch_predicted_iou(
+    output_dict: dict[str, Any], sam_outputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
     """Note the predicted IoU where `_track_step` (sam2_base.py, line 728) has it.
 
-    Of several masks upstream chooses the one of the greatest (line 383). A prompt that is a mask
-    gives 1.
+    Of several masks upstream chooses the one of the greatest (line 383), unless a policy has. A
+    prompt that is a mask gives 1.
+
+    Returns:
+        What upstream goes on with: the same, or with the numbers that a policy has hidden.
     """
-    if _CAUGHT in output_dict:
-        output_dict[_CAUGHT].append(sam_outputs[2].max(dim=-1, keepdim=True).values.float())
+    if _CAUGHT not in output_dict:
+        return sam_outputs
+    caught, how = output_dict[_CAUGHT]
+    if how is None:
+        caught.append(sam_outputs[2].max(dim=-1, keepdim=True).values.float())
+        return sam_outputs
+    restored: tuple[torch.Tensor, ...] = how.restored(sam_outputs)
+    caught.append(how.predicted_iou(restored[2]).float())
+    return restored
 
 
 def scores(state: InferenceState, frame_idx: int) -> dict[Any, tuple[float, float]]:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-from longsam._upstream.outputs import detach, moved, place_output
+from longsam._upstream.outputs import RECORDS, Placing, detach, moved
 from longsam._upstream.prompts import KEYS_BY_OBJECT_IDX, prompt_frames
 from longsam._upstream.state import (
     InferenceState,
@@ -38,6 +38,7 @@ def from_plain(state: InferenceState, saved: InferenceState) -> None:
     """Put saved content into a fresh state of the same video, each tensor where upstream has it."""
     device, storage = state["device"], state["storage_device"]
     constants = {name: moved(value, device) for name, value in saved["constants"].items()}
+    placing = Placing(constants, device, storage)
     for key in KEYS_OF_OBJECTS:
         state[key] = saved[key]
     state["constants"] = constants
@@ -49,7 +50,7 @@ def from_plain(state: InferenceState, saved: InferenceState) -> None:
         for by_storage in per_obj.values():
             for by_frame in by_storage.values():
                 for output in by_frame.values():
-                    place_output(output, constants, device, storage)
+                    placing.output(output)
 
 
 def memories_read_from(
@@ -73,6 +74,8 @@ def memories_read_from(
             output = tracked_outputs(state, obj_idx).get(frame_idx)
             if output is not None:
                 slim = {**output, "pred_masks": None}
+                if distance > 1:  # a policy goes on from the frame before
+                    slim.pop(RECORDS, None)
                 if distance > feature_reach:
                     slim["maskmem_features"] = slim["maskmem_pos_enc"] = None
                 tracked[obj_id][frame_idx] = slim
@@ -91,6 +94,7 @@ def state_with_memories(state: InferenceState, memories: dict[str, Any]) -> Infe
     per_obj: dict[str, Any] = {key: {} for key in KEYS_BY_OBJECT_IDX}
     device, storage = state["device"], state["storage_device"]
     constants = {name: moved(value, device) for name, value in memories["constants"].items()}
+    placing = Placing(constants, device, storage)
     ids = list(memories["conditioning"])
     for obj_idx, obj_id in enumerate(ids):
         outputs = {
@@ -99,7 +103,7 @@ def state_with_memories(state: InferenceState, memories: dict[str, Any]) -> Infe
         }
         for by_frame in outputs.values():
             for output in by_frame.values():
-                place_output(output, constants, device, storage)
+                placing.output(output)
         per_obj["output_dict_per_obj"][obj_idx] = outputs
         per_obj["temp_output_dict_per_obj"][obj_idx] = {name: {} for name in outputs}
         # Which frames have prompts is all that is asked of them while tracking.

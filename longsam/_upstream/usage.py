@@ -5,37 +5,49 @@ from typing import Any
 
 import torch
 
+from longsam._upstream.outputs import RECORDS
 from longsam._upstream.scores import PREDICTED_IOU
-from longsam._upstream.state import InferenceState, images
+from longsam._upstream.state import InferenceState, Output, images
 
 
 def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor that a state holds apart from its frames, with the kind of thing it is."""
-    outputs = [state["output_dict_per_obj"], state["temp_output_dict_per_obj"]]
-    for per_obj in outputs:
-        for by_storage in per_obj.values():
-            for by_frame in by_storage.values():
-                for output in by_frame.values():
-                    yield from _flatten("memory_features", output["maskmem_features"])
-                    yield from _flatten("memory_features", output["maskmem_pos_enc"])
-                    yield from _flatten("masks", output["pred_masks"])
-                    yield from _flatten("object_pointers", output["obj_ptr"])
-                    yield from _flatten("object_pointers", output["object_score_logits"])
-                    yield from _flatten("object_pointers", output[PREDICTED_IOU])
+    held = list(_held(state))
+    for output in held:
+        yield from _flatten("memory_features", output["maskmem_features"])
+        yield from _flatten("memory_features", output["maskmem_pos_enc"])
+        yield from _flatten("masks", output["pred_masks"])
+        yield from _flatten("object_pointers", output["obj_ptr"])
+        yield from _flatten("object_pointers", output["object_score_logits"])
+        yield from _flatten("object_pointers", output[PREDICTED_IOU])
     yield from _flatten("memory_features", state["constants"])
+    for output in held:  # what is not held already
+        yield from _flatten("policy", output.get(RECORDS))
     yield from _flatten("prompts", state["point_inputs_per_obj"])
     yield from _flatten("prompts", state["mask_inputs_per_obj"])
     yield from _flatten("cached_features", state["cached_features"])
 
 
+def _held(state: InferenceState) -> Iterator[Output]:
+    """All outputs, those that wait for a pass too."""
+    for per_obj in (state["output_dict_per_obj"], state["temp_output_dict_per_obj"]):
+        for by_storage in per_obj.values():
+            for by_frame in by_storage.values():
+                yield from by_frame.values()
+
+
 def bytes_by_kind(state: InferenceState) -> dict[str, dict[str, int]]:
-    """Bytes that a state holds, by kind and by device. Shared storage counts once."""
+    """Bytes that a state holds, by kind and by device. Shared storage counts once.
+
+    "policy" is there where a memory policy holds something besides the memory window.
+    """
     usage: dict[str, dict[str, int]] = {
         kind: {}
         for kind in (
             "memory_features",
             "masks",
             "object_pointers",
+            "policy",
             "prompts",
             "cached_features",
             "frame_buffer",
@@ -55,6 +67,8 @@ def bytes_by_kind(state: InferenceState) -> dict[str, dict[str, int]]:
             counted.add(address)
             count(kind, str(tensor.device), storage.nbytes())
     count("frame_buffer", "cpu", images(state).num_bytes)
+    if not usage["policy"]:
+        del usage["policy"]
     return usage
 
 

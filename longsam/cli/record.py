@@ -40,6 +40,7 @@ class Record:
         is_finished: Whether all frames have been tracked.
         corrections: The prompts of each correction since.
         everything: What `Everything` has, where objects were found and not prompted; else None.
+        memory: What --memory was; runs of older versions had none.
     """
 
     video: str | None
@@ -58,6 +59,7 @@ class Record:
     is_finished: bool = False
     corrections: list[list[Any]] = field(default_factory=list)
     everything: dict[str, Any] | None = None
+    memory: str = "upstream"
 
     def write(self, out: Path) -> None:
         """It is there whole or not at all."""
@@ -83,7 +85,7 @@ def read(out: Path) -> Record | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content.setdefault("everything", None)  # runs of before had none
+        content = {"everything": None, "memory": "upstream", **content}  # runs of before had none
         record = Record(**{each.name: content[each.name] for each in fields(Record)})
         _check(record)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -97,7 +99,7 @@ def _check(record: Record) -> None:
     is_right = (
         record.direction in DIRECTIONS
         and record.dtype in DTYPES
-        and all(isinstance(text, str) for text in (record.dtype, record.device))
+        and all(isinstance(text, str) for text in (record.dtype, record.device, record.memory))
         and all(
             text is None or (isinstance(text, str) and "\0" not in text)
             for text in (record.video, record.model, record.checkpoint, record.config)

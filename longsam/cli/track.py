@@ -55,6 +55,8 @@ SNAPSHOT_BYTES = 2 * 10**9
 """Two hours of three objects take 1.1 GB at 30 frames/s and one snapshot a minute."""
 
 SNAPSHOT_EVERY = timedelta(minutes=1)
+MEMORY = ("upstream", "samurai", "dam4sam", "sam2long")
+"""What --memory may be; "upstream" is no policy at all."""
 
 DEFAULT_RATE = 30
 """Frames a second of what has no rate, such as a folder of images."""
@@ -78,6 +80,11 @@ def add_parser(commands: Any) -> None:
     model.add_flags(parser)
     how = parser.add_argument_group("how to track")
     how.add_argument("--memory-window", type=int, metavar="FRAMES", help="frames remembered (31)")
+    how.add_argument(
+        "--memory", choices=MEMORY,
+        help="which memories a frame reads: SAM 2's own rule (upstream), or a published method "
+        "that chooses otherwise where objects are hidden or look alike (upstream)",
+    )  # fmt: skip
     how.add_argument(
         "--batch-objects", action="store_true",
         help="objects first prompted on one frame as one batch: faster with several, masks within "
@@ -175,6 +182,7 @@ def _track_file(options: argparse.Namespace) -> int:
                 memory_window=recorded.memory_window,
                 batch_objects=recorded.batch_objects,
                 max_prompt_frames=None if found is None else everything.MAX_PROMPT_FRAMES,
+                memory_policy=_policy(recorded.memory),
                 frames=which,
                 snapshots=snapshots,
             )
@@ -248,6 +256,7 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
             memory_window=options.memory_window,
             batch_objects=options.batch_objects,
             max_prompt_frames=None if found is None else everything.MAX_PROMPT_FRAMES,
+            memory_policy=_policy(options.memory),
         ) as state,
     ):
         if found is None:
@@ -309,6 +318,7 @@ def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
     for flag, given, before in (
         ("dtype", options.dtype, recorded.dtype),
         ("memory-window", options.memory_window, recorded.memory_window),
+        ("memory", options.memory, recorded.memory),
         ("format", options.format, recorded.formats),
         ("batch-objects", options.batch_objects or None, recorded.batch_objects),
         ("vos-optimized", options.vos_optimized or None, recorded.vos_optimized),
@@ -353,11 +363,16 @@ def _new_record(
         batch_objects=options.batch_objects,
         vos_optimized=options.vos_optimized,
         memory_window=options.memory_window,
+        memory=options.memory or "upstream",
         model=None,
         checkpoint=None if options.testing_model else str(Path(options.checkpoint).absolute()),
         config=options.config,
         everything=None if found is None else asdict(found),
     )
+
+
+def _policy(name: str | None) -> str | None:
+    return None if name == "upstream" else name
 
 
 def _snapshots(options: argparse.Namespace, source: FrameSource, frames: range) -> Snapshots | None:

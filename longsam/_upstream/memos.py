@@ -1,0 +1,93 @@
+"""What a policy knows of an object, kept with the output after which it knew it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from longsam._upstream.outputs import RECORDS, without_mask
+from longsam._upstream.state import (
+    InferenceState,
+    Output,
+    conditioning_outputs,
+    tracked_outputs,
+)
+
+Record = dict[str, Any]
+"""One hypothesis: "memo"; "held", outputs of earlier frames by index; "output", its own of this
+frame, None where that is the output which the record lies in."""
+
+
+def new_record(memo: dict[str, Any], held: dict[int, Output]) -> Record:
+    """A hypothesis whose output of this frame is the one that the record will lie in."""
+    return {"memo": memo, "held": held, "output": None}
+
+
+def put_records(output: Output, records: list[Record]) -> None:
+    """Attach records to an output."""
+    output[RECORDS] = records
+
+
+def records_of(output: Output | None) -> list[Record] | None:
+    """The records of an output, if it has any."""
+    return None if output is None else output.get(RECORDS)
+
+
+def held(output: Output) -> Output:
+    """An output as a record holds it: without its mask, and without records of its own."""
+    return without_mask(output)
+
+
+def nearest_records(
+    state: InferenceState, obj_idx: int, frame_idx: int, *, reverse: bool
+) -> tuple[int, list[Record]] | None:
+    """The records of the frame before, else those of the nearest conditioning frame.
+
+    Returns:
+        The frame and its records; None where there are none.
+    """
+    before = frame_idx + (1 if reverse else -1)
+    conditioning = conditioning_outputs(state, obj_idx)
+    others = sorted(conditioning, key=lambda known: abs(known - frame_idx))
+    for known in (before, *others):
+        output = conditioning.get(known) or tracked_outputs(state, obj_idx).get(known)
+        records = records_of(output)
+        if records is not None and known != frame_idx:
+            return known, records
+    return None
+
+
+def checked_records(output: Output) -> list[Record]:
+    """The records of an output from a file, which may be somebody else's; none where it has none.
+
+    Raises:
+        TypeError: They are not as they were saved.
+        LookupError: Something is missing.
+    """
+    records = output.get(RECORDS, [])
+    if not isinstance(records, list) or (RECORDS in output and not records):
+        raise TypeError("a record of a policy that is no list")
+    for record in records:
+        if not isinstance(record["memo"], dict) or not isinstance(record["held"], dict):
+            raise TypeError("a record of a policy that is no record")
+        own = [] if record["output"] is None else [record["output"]]
+        if not all(isinstance(frame_idx, int) for frame_idx in record["held"]):
+            raise TypeError("a policy holds something that is no frame")
+        for held_output in (*record["held"].values(), *own):
+            if held_output["obj_ptr"].shape != output["obj_ptr"].shape or RECORDS in held_output:
+                raise TypeError("a policy holds something that is no output")
+    return records
+
+
+def saved_outputs(saved: InferenceState) -> Iterator[Output]:
+    """All outputs of a saved state, those that wait for a pass too."""
+    for key in ("output_dict_per_obj", "temp_output_dict_per_obj"):
+        for by_storage in saved[key].values():
+            for by_frame in by_storage.values():
+                yield from by_frame.values()
+
+
+def mask_of(output: Output) -> torch.Tensor | None:
+    """An output's mask logits, 1 x height x width, float32; None where they are not kept."""
+    masks = output["pred_masks"]
+    return None if masks is None else masks[0].float()
