@@ -7,6 +7,7 @@ the released shapes by tests/test_examples.py, and the site is built, strictly, 
 import ast
 import json
 import re
+import shutil
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -80,6 +81,7 @@ def run(
         SyntheticVideo(2, 5, (300, 400)).write(tmp_path / "bees.mp4")
         # An object of it is where the pages' boxes are.
         SyntheticVideo(41, 5, (480, 640)).write(tmp_path / "two_hours.mp4")
+        shutil.copy(tmp_path / "two_hours.mp4", tmp_path / "video.mp4")
         names: dict[str, object] = {"predictor": predictor}
         for block in blocks(PAGES[page], "python"):
             exec(compile(block, page, "exec"), names)
@@ -153,6 +155,8 @@ STATED = {
     f"{1024 * 1024 * 3 / 2**20:.0f} MiB": "a uint8 frame at 1024 x 1024",
     f"{1024 * 1024 * 4 / 2**20:.0f} MiB": "a float32 mask at 1024 x 1024",
     f"{64**3 * 2 / 2**10:.0f} KiB": "memory features, bfloat16",
+    f"{64**3 * 2 / 2**20:.1f} MiB": "the same",
+    "8 MiB": "a snapshot with a memory policy: features of all frames within reach",
     f"{256 * 256 * 4 / 2**10:.0f} KiB": "mask logits, float32",
     "1 KiB": "an object pointer of 256 float32",
     f"{(64**3 * 2 + 256 * 256 * 4) / 2**20:.2f} MiB": "a frame of an object",
@@ -226,7 +230,16 @@ TURNS = (
 )  # fmt: skip
 """Nobody says so. One of these is a word for word translation."""
 
-LEFT = {"longsam/cli/prompts.py", "longsam/_upstream/corrections.py"}
+LEFT = {
+    "longsam/_upstream/corrections.py",
+    "longsam/_upstream/decoding.py",
+    "longsam/_upstream/scores.py",
+    "longsam/_upstream/transfer.py",
+    "longsam/cli/prompts.py",
+    "longsam/policies/follower.py",
+    "longsam/policies/sam2long.py",
+    "longsam/policies/samurai.py",
+}
 """Whose English waits for other changes."""
 
 
