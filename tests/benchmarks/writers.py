@@ -8,7 +8,7 @@ Four parts, into results/writers.json:
   128, once for each format and once without a writer, each in a process of its own; resident memory
   after 1,000 frames and the most after that.
 - cost: the released tiny config with seeded weights at 1024 x 1024, a 1080p video, three objects,
-  the same frames with and without a writer, in turns.
+  the same frames with and without a writer (of masks, scores and time stamps), in turns.
 - size: bytes on disk for each mask, 1080p, three objects of the synthetic world.
 - resume: seconds and memory to resume in, and to open, an index of 500,000 frames.
 """
@@ -118,7 +118,8 @@ def cost(num_frames: int) -> dict[str, Any]:
                 if writer is not None:
                     # The true masks: those of seeded weights are specks, and cost more.
                     truth = torch.from_numpy(video.masks(frame_idx)[:, None]).float() - 0.5
-                    writer.write(frame_idx, obj_ids, truth)
+                    scores = predictor.scores(state, frame_idx)
+                    writer.write(frame_idx, obj_ids, truth, scores=scores, time=frame_idx / 30)
             if writer is not None:
                 writer.close()
             seconds.setdefault(name, []).append((time.perf_counter() - started) / num_frames)
