@@ -141,7 +141,7 @@ def restore(state: InferenceState, saved: dict[str, Any], path: Path) -> None:
     with reporting_damage(path, "state"):
         session.restore(saved["session"])
         if session.follower is not None:
-            session.follower.check(_upstream.saved_outputs(saved["upstream"]))
+            session.follower.check(_upstream.every_output(saved["upstream"]))
         _upstream.from_plain(state, saved["upstream"])
 
 

@@ -21,7 +21,6 @@ from longsam._upstream.memos import (
     new_record,
     put_records,
     records_of,
-    saved_outputs,
 )
 from longsam._upstream.model import (
     Reach,
@@ -61,6 +60,7 @@ from longsam._upstream.state import (
     constants,
     default_start,
     encode,
+    every_output,
     frame_unchanged,
     frames_tracked,
     has_features,
@@ -111,6 +111,7 @@ __all__ = [
     "detach",
     "encode",
     "erased_by_clearing",
+    "every_output",
     "feature_reach",
     "forget_prompt",
     "frame_unchanged",
@@ -145,7 +146,6 @@ __all__ = [
     "reach_of",
     "records_of",
     "row",
-    "saved_outputs",
     "scores",
     "state_with_memories",
     "storage_devices",

@@ -1,6 +1,5 @@
 """What a policy knows of an object, kept with the output after which it knew it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -77,14 +76,6 @@ def checked_records(output: Output) -> list[Record]:
             if held_output["obj_ptr"].shape != output["obj_ptr"].shape or RECORDS in held_output:
                 raise TypeError("a policy holds something that is no output")
     return records
-
-
-def saved_outputs(saved: InferenceState) -> Iterator[Output]:
-    """All outputs of a saved state, those that wait for a pass too."""
-    for key in ("output_dict_per_obj", "temp_output_dict_per_obj"):
-        for by_storage in saved[key].values():
-            for by_frame in by_storage.values():
-                yield from by_frame.values()
 
 
 def mask_of(output: Output) -> torch.Tensor | None:

@@ -86,6 +86,14 @@ def all_outputs(state: InferenceState, obj_idx: int) -> Iterator[Output]:
     yield from tracked_outputs(state, obj_idx).values()
 
 
+def every_output(state: InferenceState) -> Iterator[Output]:
+    """Every output of all objects, those that wait for a pass too; of a saved state as well."""
+    for key in ("output_dict_per_obj", "temp_output_dict_per_obj"):
+        for by_storage in state[key].values():
+            for by_frame in by_storage.values():
+                yield from by_frame.values()
+
+
 def frames_tracked(state: InferenceState, obj_idx: int) -> dict[int, Any]:
     """The frames that upstream knows as tracked: a prompt on one of them is a correction."""
     tracked: dict[int, Any] = state["frames_tracked_per_obj"][obj_idx]

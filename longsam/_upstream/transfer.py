@@ -11,6 +11,7 @@ from longsam._upstream.state import (
     Output,
     conditioning_outputs,
     constants,
+    every_output,
     frames_tracked,
     tracked_outputs,
 )
@@ -46,11 +47,8 @@ def from_plain(state: InferenceState, saved: InferenceState) -> None:
         for by_frame in per_obj.values():
             for frame_idx, value in by_frame.items():
                 by_frame[frame_idx] = moved(value, device)
-    for per_obj in (state["output_dict_per_obj"], state["temp_output_dict_per_obj"]):
-        for by_storage in per_obj.values():
-            for by_frame in by_storage.values():
-                for output in by_frame.values():
-                    placing.output(output)
+    for output in every_output(state):
+        placing.output(output)
 
 
 def memories_read_from(

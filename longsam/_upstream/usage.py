@@ -7,12 +7,12 @@ import torch
 
 from longsam._upstream.outputs import RECORDS
 from longsam._upstream.scores import PREDICTED_IOU
-from longsam._upstream.state import InferenceState, Output, images
+from longsam._upstream.state import InferenceState, every_output, images
 
 
 def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor that a state holds apart from its frames, with the kind of thing it is."""
-    held = list(_held(state))
+    held = list(every_output(state))
     for output in held:
         yield from _flatten("memory_features", output["maskmem_features"])
         yield from _flatten("memory_features", output["maskmem_pos_enc"])
@@ -26,14 +26,6 @@ def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]
     yield from _flatten("prompts", state["point_inputs_per_obj"])
     yield from _flatten("prompts", state["mask_inputs_per_obj"])
     yield from _flatten("cached_features", state["cached_features"])
-
-
-def _held(state: InferenceState) -> Iterator[Output]:
-    """All outputs, those that wait for a pass too."""
-    for per_obj in (state["output_dict_per_obj"], state["temp_output_dict_per_obj"]):
-        for by_storage in per_obj.values():
-            for by_frame in by_storage.values():
-                yield from by_frame.values()
 
 
 def bytes_by_kind(state: InferenceState) -> dict[str, dict[str, int]]:
