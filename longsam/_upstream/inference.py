@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,9 +56,7 @@ class Inference:
         self, memories: dict[str, dict[int, Output]], batch_size: int
     ) -> tuple[Output, torch.Tensor]:
         """As upstream does it, for so many objects at once."""
-        return keeping_predicted_iou(
-            lambda **kwargs: self.run(**kwargs, **self.inputs), memories, batch_size
-        )
+        return keeping_predicted_iou(partial(self.run, **self.inputs), memories, batch_size)
 
     def decode(
         self,
@@ -69,16 +68,7 @@ class Inference:
         weights: Weights | None = None,
     ) -> tuple[Output, torch.Tensor, Decoding]:
         """Upstream's output, its mask logits, and how it came to them."""
-        how = self._decoding(choose, presence)
-        with (
-            decoding(how),
-            weighing(weights),
-            counting_frames(self.state, num_frames),
-        ):
-            output, mask_logits = keeping_predicted_iou(
-                lambda **kwargs: self.run(**kwargs, **self.inputs), memories, 1, how
-            )
-        return output, mask_logits, self._complete(how, output)
+        return self._decode(memories, choose, presence, num_frames, weights, self.inputs)
 
     def decode_all(
         self,
@@ -89,17 +79,32 @@ class Inference:
         weights: Weights | None = None,
     ) -> "Offer":
         """All candidates, none of them encoded to memory yet."""
-        how = self._decoding(None, presence)
         inputs = {**self.inputs, "run_mem_encoder": False}
-        with (
-            decoding(how),
-            weighing(weights),
-            counting_frames(self.state, num_frames),
-        ):
+        return Offer(self, *self._decode(memories, None, presence, num_frames, weights, inputs))
+
+    def _decode(
+        self,
+        memories: dict[str, dict[int, Output]],
+        choose: Choose | None,
+        presence: float,
+        num_frames: int | None,
+        weights: Weights | None,
+        inputs: dict[str, Any],
+    ) -> tuple[Output, torch.Tensor, Decoding]:
+        from_mask = (
+            self.inputs["mask_inputs"] is not None
+            and self.model.use_mask_input_as_output_without_sam
+        )
+        how = Decoding(choose, presence, bool(from_mask))
+        with decoding(how), weighing(weights), counting_frames(self.state, num_frames):
             output, mask_logits = keeping_predicted_iou(
-                lambda **kwargs: self.run(**kwargs, **inputs), memories, 1, how
+                partial(self.run, **inputs), memories, 1, how
             )
-        return Offer(self, output, mask_logits, self._complete(how, output))
+        if how.from_mask:  # a mask of the user's is a candidate too
+            how.masks = output["pred_masks"][0].float()
+            how.predicted_ious = (predicted_iou(output),)
+            how.object_score = object_score(output)
+        return output, mask_logits, how
 
     def encode(self, masks: torch.Tensor, score: torch.Tensor, *, as_prompt: bool) -> Output:
         """The memory features of a frame with a mask (1 x 1 x image_size x image_size logits)."""
@@ -112,22 +117,6 @@ class Inference:
         """An output with the memory that upstream gives prompts: of a mask of 0 and 1."""
         encoded = self.encode(masks, output["object_score_logits"], as_prompt=True)
         return {**without_mask(output), **encoded}
-
-    def _decoding(self, choose: Choose | None, presence: float) -> Decoding:
-        from_mask = (
-            self.inputs["mask_inputs"] is not None
-            and self.model.use_mask_input_as_output_without_sam
-        )
-        return Decoding(choose, presence, bool(from_mask))
-
-    @staticmethod
-    def _complete(how: Decoding, output: Output) -> Decoding:
-        """A mask of the user's is a candidate too."""
-        if how.from_mask:
-            how.masks = output["pred_masks"][0].float()
-            how.predicted_ious = (predicted_iou(output),)
-            how.object_score = object_score(output)
-        return how
 
 
 @dataclass
