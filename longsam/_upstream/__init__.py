@@ -15,7 +15,6 @@ from longsam._upstream.inference import Inference, object_score, predicted_iou
 from longsam._upstream.memos import (
     Record,
     checked_records,
-    held,
     mask_of,
     nearest_records,
     new_record,
@@ -120,7 +119,6 @@ __all__ = [
     "has_features",
     "has_prompt",
     "has_waiting_prompts",
-    "held",
     "images",
     "index_of_outputs",
     "joined",

@@ -31,7 +31,7 @@ class OrForOneSession:
 
 @contextmanager
 def corrections_condition() -> Iterator[None]:
-    """Whoever adds a prompt in here sees the option of all models as true."""
+    """A prompt that is added in here sees the option of all models as true."""
     before = _ARE_CONDITIONING.set(True)
     try:
         yield

@@ -76,7 +76,7 @@ class Decoding:
         return masks, one_hot, tokens, seen
 
     def restored(self, sam_outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """What `_track_step` goes on with: the true numbers in their places (2 and 6)."""
+        """What `_track_step` returns: the true numbers in their places (2 and 6)."""
         self.full_masks = sam_outputs[4]
         if self._ious is None or self._score is None:
             return sam_outputs

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from longsam._upstream.outputs import RECORDS, without_mask
+from longsam._upstream.outputs import RECORDS
 from longsam._upstream.state import (
     InferenceState,
     Output,
@@ -30,11 +30,6 @@ def put_records(output: Output, records: list[Record]) -> None:
 def records_of(output: Output | None) -> list[Record] | None:
     """The records of an output, if it has any."""
     return None if output is None else output.get(RECORDS)
-
-
-def held(output: Output) -> Output:
-    """An output as a record holds it: without its mask, and without records of its own."""
-    return without_mask(output)
 
 
 def nearest_records(

@@ -17,8 +17,7 @@ def reach(model: Any) -> int:
     """
     if model.num_maskmem == 0:
         return 0
-    pointers = model.max_obj_ptrs_in_encoder - 1 if model.use_obj_ptrs_in_encoder else 0
-    return int(max(feature_reach(model), pointers))
+    return int(max(feature_reach(model), _pointer_reach(model)))
 
 
 def feature_reach(model: Any) -> int:
@@ -26,6 +25,11 @@ def feature_reach(model: Any) -> int:
     if model.num_maskmem == 0:
         return 0
     return int(max(1 + (model.num_maskmem - 2) * model.memory_temporal_stride_for_eval, 0))
+
+
+def _pointer_reach(model: Any) -> int:
+    """How many frames back tracking reads object pointers."""
+    return int(model.max_obj_ptrs_in_encoder - 1) if model.use_obj_ptrs_in_encoder else 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def reach_of(model: Any) -> Reach:
     return Reach(
         reach(model),
         max(model.num_maskmem - 1, 0),
-        model.max_obj_ptrs_in_encoder - 1 if model.use_obj_ptrs_in_encoder else 0,
+        _pointer_reach(model),
         model.memory_temporal_stride_for_eval,
         model.image_size,
         model.only_obj_ptrs_in_the_past_for_eval,

@@ -48,7 +48,7 @@ def catch_predicted_iou(
     prompt that is a mask gives 1.
 
     Returns:
-        What upstream goes on with: the same, or with the numbers that a policy has hidden.
+        What upstream is to use: the same, or with the numbers that a policy has hidden.
     """
     if _CAUGHT not in output_dict:
         return sam_outputs

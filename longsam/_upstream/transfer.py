@@ -72,7 +72,7 @@ def memories_read_from(
             output = tracked_outputs(state, obj_idx).get(frame_idx)
             if output is not None:
                 slim = {**output, "pred_masks": None}
-                if distance > 1:  # a policy goes on from the frame before
+                if distance > 1:  # a policy continues from the frame before
                     slim.pop(RECORDS, None)
                 if distance > feature_reach:
                     slim["maskmem_features"] = slim["maskmem_pos_enc"] = None

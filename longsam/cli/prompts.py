@@ -195,7 +195,7 @@ def check_inside(
 
 
 def mistakes(grouped: Mapping[tuple[ObjectId, int], list[Prompt]]) -> Iterator[str]:
-    """What is no error to the model, and hardly meant."""
+    """Prompts that the model accepts, and that are probably a mistake."""
     for (obj_id, frame_idx), group in grouped.items():
         where = f"object {obj_id}, frame {frame_idx}"
         for prompt in group:

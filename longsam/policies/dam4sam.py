@@ -103,13 +103,10 @@ class Dam4Sam(Upstream):
 
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
         """Whether the frame shows the object, and whether it is an anchor."""
-        now, step = frame.frame_idx, -1 if frame.reverse else 1
-        behind = {
-            key: [f for f in memo[key] if (now - f) * step > 0] for key in ("visible", "spread")
-        }
-        after = {**memo, **behind, "num_frames": memo["num_frames"] + 1}
-        last = memo["last_visible"]
-        if last is not None and (now - last) * step <= 0:
+        now, last = frame.frame_idx, memo["last_visible"]
+        earlier = {key: frame.earlier(memo[key]) for key in ("visible", "spread")}
+        after = {**memo, **earlier, "num_frames": memo["num_frames"] + 1}
+        if last is not None and not frame.earlier([last]):
             after["last_visible"] = None
         size = int((frame.candidates.full_masks[frame.chosen] > 0).sum())
         if not frame.is_prompt and self._is_anchor(memo, frame, size):
@@ -118,9 +115,9 @@ class Dam4Sam(Upstream):
             after["last_anchor"] = now
         if bool((frame.mask > 0).any()):
             after["last_visible"] = now
-            after["visible"] = [*behind["visible"], now][-_NUM_POINTERS:]
+            after["visible"] = [*earlier["visible"], now][-_NUM_POINTERS:]
             if (now - frame.first_prompt) % self.stride == 0:
-                after["spread"] = [*behind["spread"], now][-_NUM_SPREAD:]
+                after["spread"] = [*earlier["spread"], now][-_NUM_SPREAD:]
         if size:
             after["sizes"] = [*memo["sizes"], [after["num_frames"], size]][-NUM_SIZES:]
         return after
@@ -140,9 +137,9 @@ class Dam4Sam(Upstream):
         def distance(frame_idx: int) -> int:
             return abs(frame_idx - history.frame_idx)
 
-        behind = [f for f in there if (before - f) * step > 0]
+        earlier = [f for f in there if (before - f) * step > 0]
         others = sorted((f for f in there if f not in (before, first)), key=distance)
-        latest = min(behind, key=distance, default=first)
+        latest = min(earlier, key=distance, default=first)
         order = dict.fromkeys([latest, first, *others])
         return {f: there[f] for f in list(order)[: self.max_conditioning]}
 

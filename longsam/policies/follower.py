@@ -82,7 +82,7 @@ class Follower:
     def come_by(
         self, state: InferenceState, obj_ids: list[object], frame_idx: int, *, reverse: bool
     ) -> None:
-        """A pass has come by a frame: where it is a prompt, what was known goes on past it."""
+        """A pass has come by a frame: where it is a prompt, what was known is carried past it."""
         before = frame_idx + (1 if reverse else -1)
         for obj_idx, obj_id in _upstream.objects(state):
             conditioning = _upstream.conditioning_outputs(state, obj_idx)
@@ -162,7 +162,7 @@ class Follower:
             kept.append(self._record(records[path]["memo"], frame, histories[path]))
             taken.append((output, mask_logits))
         for record, (output, _) in list(zip(kept, taken, strict=True))[1:]:
-            record["output"] = _upstream.held(output)
+            record["output"] = _upstream.without_mask(output)
         _upstream.put_records(taken[0][0], kept)
         return taken[0]
 
@@ -224,7 +224,7 @@ class Follower:
         known: int | None,
         record: _upstream.Record,
     ) -> History:
-        """What is remembered of an object behind a frame.
+        """What is remembered of an object before a frame.
 
         Frames within reach are read from the state, where a correction may have replaced them;
         further back there is what the policy holds. A hypothesis among several has its own past.
@@ -285,7 +285,7 @@ class Follower:
         """What is known after a frame, with the outputs that may be read of frames before it."""
         after = self.policy.keep(memo, frame)
         held = {
-            f: _upstream.held(output)
+            f: _upstream.without_mask(output)
             for f in self.policy.holds(after)
             if f != frame.frame_idx and (output := history.get(f)) is not None
         }

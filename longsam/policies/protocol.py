@@ -6,7 +6,7 @@ and keeps nothing itself: what it knows of an object is its memo, a dict of plai
 attached to what the model made of a frame and is saved with it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -99,6 +99,11 @@ class TrackedFrame:
     def mask(self) -> torch.Tensor:
         """float32 logits at the decoder's resolution, height x width."""
         return self.candidates.masks[self.chosen]
+
+    def earlier(self, frames: Iterable[int]) -> list[int]:
+        """Of some frames those before this one, in the direction of the pass."""
+        step = -1 if self.reverse else 1
+        return [known for known in frames if (self.frame_idx - known) * step > 0]
 
     def as_prompt(self) -> Output:
         """The frame's memory, encoded as that of a prompt is, for `Recall.conditioning`.

@@ -30,8 +30,8 @@ class Sam2Long(Upstream):
     and not on all after these: their rule is another one. Do not quote results of this as theirs.
 
     Up to `num_paths` hypotheses (pathways) are followed. Each frame, each of them offers its three
-    candidate masks, which are ranked by their sum of log predicted IoUs. Each hypothesis goes on
-    with its best one, unless the model is not certain whether the object is there: then the best
+    candidate masks, which are ranked by their sum of log predicted IoUs. Each hypothesis keeps
+    its best one, unless the model is not certain whether the object is there: then the best
     of different predicted IoUs are followed, whichever hypothesis they come from. Each reads
     memories of its own: the last frames that show the object with some certainty, and the keys of
     surer ones count for more.
@@ -133,8 +133,8 @@ class Sam2Long(Upstream):
 
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
         """The hypothesis' total, and whether the frame shows the object."""
-        now, step = frame.frame_idx, -1 if frame.reverse else 1
-        shown = [f for f in memo["shown"] if (now - f) * step > 0]
+        now = frame.frame_idx
+        shown = frame.earlier(memo["shown"])
         if frame.predicted_iou > self.memory_iou and frame.object_score > 0:
             shown = [*shown, now][-_NUM_SHOWN:]
         known = {*shown, now}

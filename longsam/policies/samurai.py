@@ -23,7 +23,7 @@ class Samurai(Upstream):
     the mask is taken whose box fits the prediction and whose predicted IoU is high. Memories are
     the last frames that are sure of the object; the frame before is always read.
 
-    In reverse all is mirrored. Where a pass turns round, the filter starts anew.
+    In reverse all is mirrored. Where a pass turns round, the filter starts again.
 
     Args:
         motion_weight: How much the fit with the predicted box counts; the predicted IoU counts for
@@ -87,8 +87,7 @@ class Samurai(Upstream):
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
         """The motion as far as it is known now, and whether the frame is a sure one."""
         motion, num_stable, fit = self._moved(memo, frame)
-        step = -1 if frame.reverse else 1
-        sure = [known for known in memo["sure"] if (frame.frame_idx - known) * step > 0]
+        sure = frame.earlier(memo["sure"])
         if (
             abs(frame.frame_idx - frame.first_prompt) >= 2
             and frame.predicted_iou > self.memory_iou
