@@ -14,10 +14,6 @@ from longsam.frames import FrameSource
 Step = tuple[int, list[Any], Any]
 """Frame index, object ids, mask logits."""
 
-MAX_PROMPT_FRAMES = 8
-"""As `track_detections` has it: a mask that corrects an object is kept for so many frames."""
-
-
 MOST = MappingProxyType({"points_per_side": 1000, "points_per_batch": 1024})
 """Of points: a run's folder may come from somebody else, and more would take all memory."""
 
@@ -96,6 +92,13 @@ class Everything:
         import longsam.detections  # noqa: F401
 
         self.areas(frame_size[0] * frame_size[1])
+
+    @property
+    def max_prompt_frames(self) -> int:
+        """As in `track_detections`: masks that correct an object are kept for so many frames."""
+        from longsam.detections.run import MAX_PROMPT_FRAMES
+
+        return MAX_PROMPT_FRAMES
 
     def steps(
         self,

@@ -17,6 +17,7 @@ from longsam.cli.record import Record
 from longsam.cli.writing import Written, write_steps
 from longsam.frames import FrameSource, is_live, open_source
 from longsam.masks import FORMATS, MaskWriter
+from longsam.policies import POLICIES
 
 DESCRIPTION = """\
 Track objects through a video and write their masks to a folder as they come.
@@ -55,7 +56,7 @@ SNAPSHOT_BYTES = 2 * 10**9
 """Two hours of three objects take 1.1 GB at 30 frames/s and one snapshot a minute."""
 
 SNAPSHOT_EVERY = timedelta(minutes=1)
-MEMORY = ("upstream", "samurai", "dam4sam", "sam2long")
+MEMORY = tuple(POLICIES)
 """What --memory may be; "upstream" is no policy at all."""
 
 DEFAULT_RATE = 30
@@ -181,7 +182,7 @@ def _track_file(options: argparse.Namespace) -> int:
                 options.video,
                 memory_window=recorded.memory_window,
                 batch_objects=recorded.batch_objects,
-                max_prompt_frames=None if found is None else everything.MAX_PROMPT_FRAMES,
+                max_prompt_frames=None if found is None else found.max_prompt_frames,
                 memory_policy=_policy(recorded.memory),
                 frames=which,
                 snapshots=snapshots,
@@ -255,7 +256,7 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
             live,
             memory_window=options.memory_window,
             batch_objects=options.batch_objects,
-            max_prompt_frames=None if found is None else everything.MAX_PROMPT_FRAMES,
+            max_prompt_frames=None if found is None else found.max_prompt_frames,
             memory_policy=_policy(options.memory),
         ) as state,
     ):

@@ -12,6 +12,7 @@ from longsam.detections.tracker import EXTRAS, LabelledStep, Tracker
 from longsam.frames import FrameSource, open_source, sliced_as
 
 MAX_PROMPT_FRAMES = 8
+"""The default: how many frames with prompts are kept for each object, see `init_state`."""
 
 
 def track_detections(
