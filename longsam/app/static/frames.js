@@ -1,0 +1,122 @@
+/** Frames as bitmaps: fetched once, kept while they fit, shared by all that ask for the same. */
+
+import { LOSSLESS, WIDTHS, frameUrl, getBlob } from "./api.js";
+
+const BLOB_BYTES = 96e6;
+const BITMAP_BYTES = 160e6;
+/** @typedef {{bitmap: ImageBitmap, width: number}} Picture  width: one of WIDTHS, or LOSSLESS */
+
+const BEST_FIRST = [LOSSLESS, ...WIDTHS].sort((a, b) => b - a);
+
+/** Least recently used goes first. @template T */
+class Kept {
+  /** @param {number} limit @param {(value: T) => number} bytesOf */
+  constructor(limit, bytesOf) {
+    this.limit = limit;
+    this.bytesOf = bytesOf;
+    this.bytes = 0;
+    /** @type {Map<string, T>} */
+    this.map = new Map();
+  }
+  /** @param {string} key */
+  get(key) {
+    const value = this.map.get(key);
+    if (value !== undefined) {
+      this.map.delete(key);
+      this.map.set(key, value);
+    }
+    return value;
+  }
+  /** @param {string} key @param {T} value */
+  set(key, value) {
+    this.map.set(key, value);
+    this.bytes += this.bytesOf(value);
+    for (const [oldest, old] of this.map) {
+      if (this.bytes <= this.limit || oldest === key) break;
+      this.map.delete(oldest);
+      this.bytes -= this.bytesOf(old);
+    }
+  }
+  clear() {
+    this.map.clear();
+    this.bytes = 0;
+  }
+}
+
+/** @type {Kept<Blob>} */
+const blobs = new Kept(BLOB_BYTES, (blob) => blob.size);
+/** Bitmaps that go are left to the collector: one of them may be on the canvas. @type {Kept<ImageBitmap>} */
+const bitmaps = new Kept(BITMAP_BYTES, (bitmap) => bitmap.width * bitmap.height * 4);
+/** @type {Map<string, {promise: Promise<Picture>, controller: AbortController, since: number, ahead: boolean}>} */
+const coming = new Map();
+
+/** @param {number} frame @param {number} width */
+const key = (frame, width) => `${frame} ${width}`;
+
+/** The best bitmap of a frame that is here already. @param {number} frame @returns {Picture | null} */
+export function best(frame) {
+  for (const width of BEST_FIRST) {
+    const bitmap = bitmaps.get(key(frame, width));
+    if (bitmap) return { bitmap, width };
+  }
+  return null;
+}
+
+/** Whether its bytes are here, or on their way. @param {number} frame @param {number} width */
+export function has(frame, width) {
+  const at = key(frame, width);
+  return bitmaps.map.has(at) || blobs.map.has(at) || coming.has(at);
+}
+
+/**
+ * @param {number} frame @param {number} width @param {{ahead?: boolean}} [options]
+ *   ahead: nobody waits for it yet.
+ * @returns {Promise<Picture>} AbortError where `abort` met it.
+ */
+export function load(frame, width, { ahead = false } = {}) {
+  const at = key(frame, width);
+  const bitmap = bitmaps.get(at);
+  if (bitmap) return Promise.resolve({ bitmap, width });
+  const request = coming.get(at);
+  if (request) {
+    request.ahead &&= ahead;
+    return request.promise;
+  }
+  const controller = new AbortController();
+  const promise = fetchPicture(at, frame, width, ahead, controller.signal);
+  coming.set(at, { promise, controller, since: performance.now(), ahead });
+  promise.finally(() => coming.delete(at)).catch(() => {});
+  return promise;
+}
+
+/**
+ * @param {string} at @param {number} frame @param {number} width @param {boolean} ahead
+ * @param {AbortSignal} signal @returns {Promise<Picture>}
+ */
+async function fetchPicture(at, frame, width, ahead, signal) {
+  let blob = blobs.get(at);
+  if (!blob) {
+    const url = frameUrl(frame, width, !ahead);
+    blob = await getBlob(url, { signal, priority: ahead ? "low" : "high" });
+    blobs.set(at, blob);
+  }
+  const bitmap = await createImageBitmap(blob);
+  bitmaps.set(at, bitmap);
+  return { bitmap, width };
+}
+
+/** Stop what is on its way. @param {(frame: number, ahead: boolean, age: number) => boolean} which
+ * age: in milliseconds. */
+export function abort(which) {
+  const now = performance.now();
+  for (const [at, { controller, since, ahead }] of coming) {
+    if (which(Number(at.split(" ")[0]), ahead, now - since)) controller.abort();
+  }
+}
+
+/** Another video: nothing of this one is of use. */
+export function clear() {
+  abort(() => true);
+  blobs.clear();
+  bitmaps.clear();
+}

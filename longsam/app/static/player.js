@@ -1,0 +1,324 @@
+/** Which frame is wanted and which is shown: jumps, steps, scrubbing, playing. */
+
+import { LOSSLESS, Refused, WIDTHS, get, isAbort, post } from "./api.js";
+import * as frames from "./frames.js";
+import * as masks from "./masks.js";
+import { emit, on, say, state } from "./state.js";
+
+/**
+ * What is on the canvas. `exact` is false while a key frame stands in for the frame that is wanted.
+ * @type {{frame: number, exact: boolean, width: number, bitmap: ImageBitmap | null}}
+ */
+export const shown = { frame: -1, exact: false, width: 0, bitmap: null };
+
+const NEAR = 12; // frames; a step of so many is decoded on, no key frame is shown first
+const AHEAD = 3; // frames fetched in the direction of travel
+const KEY_FRAMES_FROM = 8; // times the speed: only key frames are shown
+
+let direction = 1;
+let stepped = false;
+let running = false;
+let failed = -1;
+/** The exact frame that is decoded while its key frame is shown. */
+let slow = -1;
+/** Device pixels for a pixel of the video, told by the view. */
+let scale = 0.5;
+/** @type {(() => void)[]} */
+let wakers = [];
+/** @type {number | undefined} */
+let restTimer;
+/** @type {number | undefined} */
+let scaleTimer;
+
+const lastFrame = () => (state.project?.video?.num_frames ?? 1) - 1;
+/** @param {number} frame */
+const within = (frame) => Math.max(0, Math.min(lastFrame(), Math.round(frame)));
+
+/** @param {number} to */
+export function setScale(to) {
+  window.clearTimeout(scaleTimer);
+  scale = to;
+  scaleTimer = window.setTimeout(pump, 200);
+}
+
+/** The width to ask for, so that the canvas gets all the pixels it can show. */
+function wantedWidth() {
+  const own = state.project?.video?.width ?? 0;
+  if (state.scrubbing || shown.frame < 0) return WIDTHS[0];
+  if (scale >= 2 && !state.playing) return LOSSLESS;
+  const need = Math.min(own, own * scale, state.playing ? 1280 : Infinity);
+  return WIDTHS.find((width) => width >= need) ?? WIDTHS[WIDTHS.length - 1];
+}
+const jpegWidth = () => {
+  const width = wantedWidth();
+  if (width !== LOSSLESS) return width;
+  const own = state.project?.video?.width ?? 0;
+  return WIDTHS.find((one) => one >= own) ?? WIDTHS[WIDTHS.length - 1];
+};
+
+/** Show this frame. @param {number} frame */
+export function goTo(frame) {
+  const to = within(frame);
+  if (state.playing) pause();
+  const from = state.frame;
+  if (to !== from) {
+    direction = to > from ? 1 : -1;
+    stepped = Math.abs(to - from) <= NEAR;
+    state.frame = to;
+    failed = -1;
+    // What was asked for and is not wanted any more. A step's frame may still come, and so may one of
+    // a scrub, or nothing would be seen while keys repeat or the pointer moves.
+    frames.abort((one, ahead, age) => {
+      if (one === to || (Math.abs(one - to) <= NEAR && age < 400)) return false;
+      return ahead || one === slow || !state.scrubbing || age > 1000;
+    });
+  }
+  emit("frame");
+  pump();
+}
+
+/** @param {boolean} scrubbing */
+export function setScrubbing(scrubbing) {
+  state.scrubbing = scrubbing;
+  if (!scrubbing && shown.exact && shown.frame === state.frame) rest(shown.frame);
+  pump();
+}
+
+/** Another video, or a connection that is back. @param {boolean} all */
+export function reload(all) {
+  failed = -1;
+  if (all) {
+    frames.clear();
+    Object.assign(shown, { frame: -1, exact: false, width: 0, bitmap: null });
+    state.frame = 0;
+    emit("frame");
+  }
+  pump();
+}
+
+/** Wait for another frame to be wanted, or so long. @param {number} ms @returns {Promise<void>} */
+const pauseFor = (ms) =>
+  new Promise((resolve) => {
+    wakers.push(resolve);
+    window.setTimeout(resolve, ms);
+  });
+
+async function pump() {
+  for (const wake of wakers.splice(0)) wake();
+  if (running) return;
+  running = true;
+  try {
+    while (state.project?.video && !state.playing && (await step()));
+  } finally {
+    running = false;
+  }
+}
+
+/** One thing towards the frame that is wanted. @returns {Promise<boolean>} Whether there is more. */
+async function step() {
+  const frame = state.frame;
+  if (frame === failed) return false;
+  const here = shown.exact && shown.frame === frame ? shown.width : 0;
+  const wanted = wantedWidth();
+  if (here >= wanted || (here && state.scrubbing)) return false;
+  try {
+    const found = frames.best(frame);
+    if (found && found.width > here) {
+      present(frame, true, found);
+    } else if (here) {
+      await pauseFor(150); // sharper, once the user stays
+      if (state.frame === frame) present(frame, true, await frames.load(frame, wantedWidth()));
+    } else if (frames.has(frame, jpegWidth()) || Math.abs(frame - shown.frame) <= NEAR) {
+      present(frame, true, await frames.load(frame, jpegWidth()));
+    } else if (await showKeyFrame(frame)) {
+      slow = frame;
+      present(frame, true, await frames.load(frame, jpegWidth()));
+    }
+  } catch (error) {
+    return passing(error, frame);
+  } finally {
+    slow = -1;
+  }
+  return true;
+}
+
+/** @param {number} frame @returns {Promise<boolean>} Whether the exact frame is still wanted. */
+async function showKeyFrame(frame) {
+  const { frame: key } = await get(`api/keyframe/${frame}`);
+  const other = () => state.frame !== frame;
+  if (other() && !state.scrubbing) return false;
+  if (key !== frame) {
+    const picture = frames.best(key) ?? (await frames.load(key, Math.min(jpegWidth(), 1280)));
+    if (other() && !state.scrubbing) return false;
+    present(key, false, picture);
+    if (state.scrubbing && !other()) await pauseFor(120);
+  }
+  return !other();
+}
+
+/** Whether to go on after an error. @param {unknown} error @param {number} frame */
+async function passing(error, frame) {
+  if (isAbort(error)) return true;
+  if (error instanceof Refused && error.status === 409) {
+    await pauseFor(30); // dropped for a newer request of this tab
+    return true;
+  }
+  if (state.frame !== frame) return true;
+  failed = frame;
+  if (state.connected) {
+    const reason = error instanceof Error ? error.message : String(error);
+    say("error", `Frame ${frame} cannot be shown: ${reason}`);
+  }
+  return false;
+}
+
+/** @param {number} frame @param {boolean} exact @param {frames.Picture} picture */
+function present(frame, exact, picture) {
+  Object.assign(shown, { frame, exact, width: picture.width, bitmap: picture.bitmap });
+  masks.want(frame);
+  emit("shown");
+  window.clearTimeout(restTimer);
+  if (!exact || state.playing || state.scrubbing) return;
+  prefetch(frame);
+  rest(frame);
+}
+
+/** The server may compute ahead what a prompt on this frame needs. @param {number} frame */
+function rest(frame) {
+  window.clearTimeout(restTimer);
+  restTimer = window.setTimeout(() => {
+    if (state.project?.control && state.frame === frame) post("api/rest", { frame }).catch(() => {});
+  }, 300);
+}
+
+/** The next ones in the direction of travel; after a jump only one. @param {number} frame */
+async function prefetch(frame) {
+  const width = jpegWidth();
+  for (let i = 1; i <= (stepped ? AHEAD : 1); i++) {
+    const next = frame + i * direction;
+    if (next < 0 || next > lastFrame() || state.frame !== frame) return;
+    try {
+      masks.want(next);
+      if (!frames.best(next)) await frames.load(next, width, { ahead: true });
+    } catch {
+      return; // nobody waits for it
+    }
+  }
+}
+
+// Playing ---------------------------------------------------------------------------------------
+
+/** @type {{frame: number, since: number, stride: number, interval: number}} */
+let clock = { frame: 0, since: 0, stride: 1, interval: 40 };
+let played = { since: 0, from: 0 };
+
+/** How fast it really goes, in times the video's speed, once that is known. */
+export function realSpeed() {
+  const rate = state.project?.video?.rate ?? 25;
+  const seconds = (performance.now() - played.since) / 1000;
+  return seconds < 1 ? null : (shown.frame - played.from) / rate / seconds;
+}
+export const onlyKeyFrames = () => state.speed >= KEY_FRAMES_FROM;
+
+export function togglePlay() {
+  if (state.playing) pause();
+  else play();
+}
+
+export function pause() {
+  if (!state.playing) return;
+  state.playing = false;
+  state.frame = shown.frame;
+  emit("play");
+  emit("frame");
+  pump();
+}
+
+function play() {
+  const video = state.project?.video;
+  if (!video) return;
+  if (state.frame >= lastFrame()) goTo(0);
+  state.playing = true;
+  [direction, stepped] = [1, true];
+  window.clearTimeout(restTimer);
+  frames.abort((_, ahead) => !ahead);
+  setSpeed(state.speed);
+}
+
+/** @param {number} speed */
+export function setSpeed(speed) {
+  state.speed = speed;
+  const stride = onlyKeyFrames() ? 1 : Math.max(1, Math.floor(speed));
+  const rate = state.project?.video?.rate ?? 25;
+  const now = performance.now();
+  clock = { frame: state.frame, since: now, stride, interval: (1000 * stride) / (rate * speed) };
+  played = { since: now, from: state.frame };
+  emit("play");
+  if (!state.playing) return;
+  if (onlyKeyFrames()) playKeyFrames(clock);
+  else requestAnimationFrame(() => tick(clock));
+}
+
+/** @param {typeof clock} own */
+const stopped = (own) => !state.playing || clock !== own;
+
+/** @param {typeof clock} own */
+function tick(own) {
+  if (stopped(own)) return;
+  const now = performance.now();
+  const width = jpegWidth();
+  /** @param {number} i */
+  const at = (i) => own.frame + i * own.stride;
+  /** @param {number} i */
+  const ready = (i) => at(i) <= lastFrame() && frames.best(at(i)) && masks.settled(at(i));
+  const next = Math.floor((state.frame - own.frame) / own.stride) + 1;
+  if (at(next) > lastFrame()) return pause();
+  let newest = next - 1;
+  for (let i = next; ready(i) && now >= own.since + i * own.interval; i++) newest = i;
+  const picture = newest >= next ? frames.best(at(newest)) : null;
+  if (picture) {
+    state.frame = at(newest);
+    present(state.frame, true, picture);
+    emit("frame");
+  }
+  // The server is slower than the video: the clock waits.
+  own.since = Math.max(own.since, now - (newest + 2) * own.interval);
+  for (let i = newest + 1; i <= newest + 5 && at(i) <= lastFrame(); i++) {
+    masks.want(at(i));
+    frames.load(at(i), width, { ahead: true }).catch((error) => playFailed(error, own));
+  }
+  requestAnimationFrame(() => tick(own));
+}
+
+/** @param {unknown} error @param {typeof clock} own */
+function playFailed(error, own) {
+  if (isAbort(error) || stopped(own)) return;
+  pause();
+  say("error", `Playing stopped: ${error instanceof Error ? error.message : error}`);
+}
+
+/** @param {typeof clock} own */
+async function playKeyFrames(own) {
+  try {
+    while (!stopped(own)) {
+      const due = own.frame + Math.floor((performance.now() - own.since) / own.interval);
+      if (due > lastFrame()) return pause();
+      const { frame } = await get(`api/keyframe/${due}`);
+      if (frame > state.frame || shown.frame < 0) {
+        const [picture] = await Promise.all([frames.load(frame, jpegWidth()), masks.want(frame)]);
+        if (stopped(own)) return;
+        state.frame = frame;
+        present(frame, true, picture);
+        emit("frame");
+      }
+      await pauseFor(60);
+    }
+  } catch (error) {
+    playFailed(error, own);
+  }
+}
+
+on(["masks"], (frame) => {
+  if (frame === -1) masks.forget(0, Infinity);
+  if (frame === -1 || masks.masksAt(shown.frame)?.stale) masks.want(shown.frame);
+});
