@@ -11,9 +11,9 @@ import { post } from "./api.js";
 /**
  * Topics: project (a new one), progress (of a pass), prompts (edits of this page too), objects
  * (list, selection, visibility), frame (another is wanted), shown (another is on the canvas),
- * masks (of the shown frame), tool, play, view (zoom), connection.
+ * masks (of the shown frame), tool, play, view (zoom, pointer), tiles, connection.
  * @typedef {"project" | "progress" | "prompts" | "objects" | "frame" | "shown" | "masks" |
- *   "tool" | "play" | "view" | "connection"} Topic
+ *   "tool" | "play" | "view" | "tiles" | "connection"} Topic
  */
 /** @type {Map<Topic, ((detail?: any) => void)[]>} */
 const listeners = new Map();
