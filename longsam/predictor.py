@@ -479,6 +479,18 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         return scores.of_frame(inference_state, checks.index(frame_idx, "frame_idx"))
 
+    @torch.inference_mode()
+    def encode(self, inference_state: State, frame_idx: int) -> None:
+        """Compute a frame's features while there is time: a prompt on it is answered sooner.
+
+        The features of one frame are kept, as upstream does; masks are the same.
+
+        Raises:
+            ValueError: `frame_idx` is outside the video.
+        """
+        frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
+        self._get_image_feature(inference_state, frame_idx, batch_size=1)
+
     def close(self, inference_state: State) -> None:
         """Stop decoding and release the video; masks already yielded stay good."""
         inference_state.close()

@@ -75,5 +75,9 @@ class FrameSource(ABC):
         """
         return None
 
+    def quick_frame(self, frame_idx: int) -> int:
+        """The nearest frame at or before one that `read` gives at once: of files, a keyframe."""
+        return frame_idx
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files and decoders. A closed source cannot be read."""

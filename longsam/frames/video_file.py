@@ -30,6 +30,9 @@ MAX_TIMES = 4096
 FORWARD_WITHOUT_SEEKING = 256
 """A jump ahead of at most this many frames, with no known keyframe between, decodes all of them."""
 
+QUICK_FRAMES = 8
+"""So many frames are decoded in less time than a picture takes to be seen."""
+
 
 class VideoFile(FrameSource):
     """A file of any format FFmpeg reads, decoded in one sequential pass.
@@ -99,6 +102,15 @@ class VideoFile(FrameSource):
 
     def fingerprint(self) -> str:
         return fingerprints.of_file(self.path)
+
+    def quick_frame(self, frame_idx: int) -> int:
+        if 0 <= frame_idx - self._next_idx <= QUICK_FRAMES or not self._can_seek:
+            return frame_idx
+        known = self._index.before(frame_idx)
+        listed = None
+        if self._index.known_until < frame_idx:
+            listed = self._listed_before(frame_idx)
+        return known.frame_idx if listed is None else max(known.frame_idx, listed.frame_idx)
 
     def close(self) -> None:
         self._container.close()

@@ -1,0 +1,155 @@
+"""The folder of a project: that of `longsam track`, and the log of the page."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from longsam.app import edits as prompting
+from longsam.app.edits import Edit, ObjectId
+from longsam.cli import results
+from longsam.cli.record import Record
+from longsam.masks import MaskWriter
+from longsam.masks.copying import copy_frames
+from longsam.masks.files import check_not_link
+from longsam.masks.index import read_header
+
+PROMPTS = "prompts"
+"""Masks that were painted, and the lock of the page."""
+
+NEW = "new"
+"""In the folder of a mend: its masks, until they are kept."""
+
+
+class Folder:
+    """Where everything of one project lies.
+
+    Args:
+        path: The folder; made if it is not there.
+        video: The path of the video.
+        frame_size: (height, width) of the video.
+
+    Raises:
+        ValueError: The folder holds a run that the page cannot continue.
+    """
+
+    def __init__(self, path: Path, video: str, frame_size: tuple[int, int]):
+        self.path, self.video, self._frame_size = path, video, frame_size
+        results.finish_correction(path)
+        check_not_link(self.mend)
+        header, _ = read_header(path / results.INDEX)
+        if header is not None and header.formats != ("rle",):
+            raise ValueError(
+                f"{path} was written with the formats {list(header.formats)}. The page writes rle, "
+                "and exports the others; choose another folder, or track with --format rle."
+            )
+
+    @property
+    def mend(self) -> Path:
+        """The folder of a mend on its way: that of a correction."""
+        return self.path / results.CORRECTION
+
+    @property
+    def mended(self) -> Path:
+        """The masks of a mend on its way."""
+        return self.mend / NEW
+
+    def save_in(self, *, mending: bool) -> Path:
+        """Where the state is saved."""
+        return (self.mend if mending else self.path) / results.STATE
+
+    def snapshots(self, *, mending: bool) -> Path:
+        """Where the state's snapshots are."""
+        return (self.mend if mending else self.path) / results.SNAPSHOTS
+
+    def writer(self, *, mending: bool) -> MaskWriter:
+        """A writer that continues after what is there."""
+        return MaskWriter(self.mended if mending else self.path, video=self.video, resume=True)
+
+    def cut(self, last_frame_idx: int, *, mending: bool) -> None:
+        """Drop the masks that were written after a frame; -1 drops all."""
+        with self.writer(mending=mending) as writer:
+            if len(writer):
+                dropped = writer.drop_after(last_frame_idx, keep_aside=True)
+                if dropped is not None:  # they are tracked again, with the same result
+                    shutil.rmtree(dropped)
+
+    def begin_mend(self) -> None:
+        """A folder of its own for a mend, with the snapshots there are."""
+        self.drop_mend()
+        target = self.snapshots(mending=True)
+        target.mkdir(parents=True)
+        self.mended.mkdir()
+        for path in self.snapshots(mending=False).iterdir():
+            if path.is_file() and not path.is_symlink():
+                try:
+                    os.link(path, target / path.name)
+                except OSError:  # a file system without second names
+                    shutil.copy2(path, target / path.name)
+
+    def drop_mend(self) -> None:
+        """Remove what a mend has made."""
+        if self.mend.exists():
+            shutil.rmtree(self.mend)
+
+    def keep_mend(self, record: Record) -> None:
+        """Put the masks of a mend in place; killed on the way, it can be called again."""
+        for name in (results.INDEX, "masks.jsonl"):
+            (self.mend / name).unlink(missing_ok=True)
+        copy_frames(self.path, self.mend)
+        copy_frames(self.mended, self.mend)
+        record.write(self.mend)
+        os.rename(self.mend, self.path / results.CORRECTED)
+        results.finish_correction(self.path)
+
+    def note(
+        self,
+        record: Record,
+        prompts: Iterable[tuple[ObjectId, int, list[Edit]]],
+        *,
+        directions: set[bool],
+        is_finished: bool,
+    ) -> Record:
+        """The record of the run, with what was prompted and tracked since.
+
+        Args:
+            record: As it was.
+            prompts: Object, frame and edits.
+            directions: Of all passes, whether they were in reverse.
+            is_finished: Whether no pass is left to be continued.
+        """
+        direction = (
+            "both" if len(directions) > 1 else "reverse" if True in directions else "forward"
+        )
+        plain = [entry for prompt in prompts for entry in self._plain(*prompt)]
+        return replace(record, prompts=plain, direction=direction, is_finished=is_finished)
+
+    def _plain(
+        self, obj_id: ObjectId, frame_idx: int, edits: list[Edit]
+    ) -> list[dict[str, object]]:
+        entries = []
+        masks = [number for number, edit in enumerate(edits) if edit["kind"] == "mask"]
+        for edit in edits[masks[-1] :] if masks else edits:
+            value: object
+            if edit["kind"] == "point":
+                kind, value = "point" if edit["label"] else "not-point", [edit["x"], edit["y"]]
+            elif edit["kind"] == "box":
+                kind, value = "box", edit["box"]
+            else:
+                kind, value = "mask", str(self._painted(obj_id, frame_idx, edit))
+            entries.append(
+                {"frame": frame_idx, "object": obj_id, "kind": kind, "value": value, "label": None}
+            )
+        return entries
+
+    def _painted(self, obj_id: ObjectId, frame_idx: int, edit: Edit) -> Path:
+        """A painted mask as an image, for those who read the record."""
+        name = "".join(letter if letter.isalnum() else "_" for letter in str(obj_id))[:40]
+        path = self.path / PROMPTS / f"{name}_{frame_idx}.png"
+        mask = prompting.decoded(edit, self._frame_size)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+        return path.absolute()

@@ -1,0 +1,248 @@
+"""Frames of a video as JPEG or PNG, any of them within a blink.
+
+Two threads read the video, each with a source of its own. One gives the exact frames, and reads on
+in the direction of travel while nobody waits. The other gives key frames, which decode at once, for
+as long as the exact frame of a jump is still being decoded.
+"""
+
+import contextlib
+import io
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from longsam.frames import Frame, open_source
+
+WIDTHS = (640, 960, 1280, 1920, 2560)
+
+CACHE_BYTES = 96 << 20
+
+AHEAD = 24
+"""Frames that are made ready in forward travel: a second of most videos."""
+
+BLOCK = 48
+"""Frames that are made ready at once in reverse, where each block decodes from a key frame."""
+
+FAR = 1000
+"""A key frame that is farther from a frame than this is not shown in its place."""
+
+NEAR = 64
+"""A frame at most so far back is a step backwards, not a jump."""
+
+JPEG_QUALITY = 87
+
+
+class StaleError(RuntimeError):
+    """A newer frame was asked for before this one was begun."""
+
+
+class Key(NamedTuple):
+    """What a picture is cached by; a width of None is a PNG in the video's own size."""
+
+    frame_idx: int
+    width: int | None
+
+
+class _Cache:
+    """The pictures made last, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int):
+        self._pictures: OrderedDict[Key, bytes] = OrderedDict()
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> bytes | None:
+        with self._lock:
+            picture = self._pictures.get(key)
+            if picture is not None:
+                self._pictures.move_to_end(key)
+            return picture
+
+    def put(self, key: Key, picture: bytes) -> None:
+        with self._lock:
+            if key in self._pictures:
+                return
+            self._pictures[key] = picture
+            self._bytes += len(picture)
+            while self._bytes > self._max_bytes and len(self._pictures) > 1:
+                _, oldest = self._pictures.popitem(last=False)
+                self._bytes -= len(oldest)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._pictures
+
+
+class Pictures:
+    """The frames of one video.
+
+    Args:
+        video: A file, or a folder of images.
+    """
+
+    def __init__(self, video: Path):
+        self._source = open_source(str(video), None)
+        self._scout = open_source(str(video), None)
+        self._scout_lock = threading.Lock()
+        self.num_frames = self._source.num_frames
+        self._cache = _Cache(CACHE_BYTES)
+        self._wanted: OrderedDict[Key, Future[bytes]] = OrderedDict()
+        self._condition = threading.Condition()
+        self._last = -1  # the frame that was asked for last
+        self._direction = 1
+        self._is_step_back = False
+        self._width: int | None = 1280
+        self._ahead: list[int] = []
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="longsam-frames", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and close the video."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify()
+        self._thread.join()
+        self._source.close()
+        with self._scout_lock:
+            self._scout.close()
+
+    def get(self, frame_idx: int, width: int | None, *, is_shown: bool) -> "Future[bytes]":
+        """A frame as a picture.
+
+        Args:
+            frame_idx: The frame.
+            width: At most so many pixels wide, of `WIDTHS`, as JPEG; None is a PNG in its own size.
+            is_shown: Whether somebody waits for it: then those that were asked for before, and are
+                not begun, are given up.
+
+        Returns:
+            The picture; or `StaleError`, or what reading raised.
+        """
+        key, future = Key(frame_idx, width), Future[bytes]()
+        if is_shown:
+            self._travel(frame_idx, width)
+        picture = self._cache.get(key)
+        if picture is not None:
+            future.set_result(picture)
+            return future
+        with self._condition:
+            if is_shown:
+                while self._wanted:
+                    _, stale = self._wanted.popitem()
+                    stale.set_exception(StaleError("a newer frame was asked for"))
+            elif key in self._wanted:
+                return self._wanted[key]
+            self._wanted[key] = future
+            self._condition.notify()
+        return future
+
+    def keyframe(self, frame_idx: int) -> int:
+        """The nearest frame at or before one that can be shown at once; it is ready then."""
+        width = self._width
+        if Key(frame_idx, width) in self._cache:
+            return frame_idx
+        with self._scout_lock:
+            quick = self._scout.quick_frame(frame_idx)
+            if frame_idx - quick > FAR:
+                return frame_idx
+            if Key(quick, width) not in self._cache:
+                (frame,) = self._scout.read(quick, quick + 1)
+                self._cache.put(Key(quick, width), encoded(frame, width))
+        return quick
+
+    def _travel(self, frame_idx: int, width: int | None) -> None:
+        """Note where the user goes, and what will be wanted next."""
+        with self._condition:
+            if frame_idx != self._last:
+                self._direction = 1 if frame_idx > self._last else -1
+            is_jump = abs(frame_idx - self._last) > NEAR
+            self._last = frame_idx
+            if width is not None:
+                self._width = width
+            self._is_step_back = self._direction < 0 and not is_jump
+            count = 4 if is_jump else AHEAD if self._direction > 0 else BLOCK
+            ahead = range(
+                frame_idx + self._direction,
+                frame_idx + self._direction * (count + 1),
+                self._direction,
+            )
+            self._ahead = [i for i in ahead if 0 <= i < self.num_frames]
+            self._condition.notify()
+
+    def _next_ahead(self) -> tuple[int, int] | None:
+        """The frames that are to be made ready: in reverse all at once, since decoding is not."""
+        missing = [i for i in self._ahead if Key(i, self._width) not in self._cache]
+        if not missing:
+            return None
+        if self._direction > 0:
+            return missing[0], missing[0] + 1
+        if len(missing) <= BLOCK // 2 and missing[-1] > 0:
+            return None  # enough for now
+        return missing[-1], missing[0] + 1
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                block = None
+                while not self._is_closed and not self._wanted:
+                    block = self._next_ahead()
+                    if block is not None:
+                        break
+                    self._condition.wait()
+                if self._is_closed:
+                    for future in self._wanted.values():
+                        future.cancel()
+                    return
+                wanted = self._wanted.popitem() if self._wanted else None
+            if wanted is not None:
+                self._answer(*wanted)
+            elif block is not None:
+                self._read_ahead(*block)
+
+    def _answer(self, key: Key, future: "Future[bytes]") -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            picture = self._cache.get(key)
+            if picture is None:
+                is_step_back = self._is_step_back and key.width == self._width
+                start = max(0, key.frame_idx - BLOCK + 1) if is_step_back else key.frame_idx
+                for number, frame in enumerate(self._source.read(start, key.frame_idx + 1), start):
+                    picture = encoded(frame, key.width)
+                    self._cache.put(Key(number, key.width), picture)
+                assert picture is not None
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(picture)
+
+    def _read_ahead(self, start: int, stop: int) -> None:
+        width = self._width
+        frames = self._source.read(start, stop)
+        with contextlib.closing(frames):  # type: ignore[type-var]
+            for frame_idx in range(start, stop):
+                try:
+                    frame = next(frames)
+                except (RuntimeError, OSError, StopIteration):  # damaged: said when it is shown
+                    self._ahead = []
+                    return
+                self._cache.put(Key(frame_idx, width), encoded(frame, width))
+                if self._wanted or self._is_closed:
+                    return
+
+
+def encoded(frame: Frame, width: int | None) -> bytes:
+    """A frame as JPEG of at most this width, or as PNG in its own size."""
+    image, file = Image.fromarray(frame), io.BytesIO()
+    if width is None:
+        image.save(file, "PNG", compress_level=1)
+        return file.getvalue()
+    if image.width > width:
+        height = max(1, round(image.height * width / image.width))
+        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()

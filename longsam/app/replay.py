@@ -1,0 +1,152 @@
+"""A project that is opened: its last save, and what the log has after it, done again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from longsam.app.log import Operation
+from longsam.app.run import Run, is_over
+from longsam.cli import record as records
+from longsam.cli.prompts import Prompt
+from longsam.cli.record import Record
+
+
+def reopen(run: Run) -> None:
+    """Bring a run to where its log ends; a pass that was running runs again.
+
+    Raises:
+        ValueError: The folder holds something else, or is damaged.
+    """
+    operations = run.log.operations
+    mend = _open_mend(operations)
+    save = run.folder.save_in(mending=True)
+    is_mending = mend is not None and save.exists()
+    if not is_mending and run.folder.mend.exists():
+        if not run.folder.mended.exists():
+            raise ValueError(
+                f"{run.folder.mend} holds a correction that was stopped; `longsam correct "
+                f"{run.folder.path} --resume` continues it, --overwrite drops it."
+            )
+        run.folder.drop_mend()
+    noted = run.load(mending=is_mending)
+    num_done = len(operations)
+    if noted is None:
+        num_done = 0
+    elif "log" in noted:
+        num_done = min(int(noted["log"]), num_done)
+    if noted is not None:
+        run.folder.cut(run.state.last_frame_idx, mending=is_mending)
+    else:
+        run.folder.cut(-1, mending=False)
+    run.read_tracked()
+    if not operations and run.record.prompts:
+        run.prompts = _prompts_of(run.record)
+    for operation in operations[:num_done]:
+        if operation is not None:
+            _note(run, operation)
+    is_running = noted is not None and _was_running(operations[:num_done])
+    if noted:
+        run.left = [list(one) for one in noted.get("left", [])]
+        run.num_done = int(noted.get("done", 0))
+        run.directions |= {bool(one) for one in noted.get("directions", [])}
+    elif noted is not None and not run.record.is_finished:  # `longsam track` was here since
+        reverse = run.record.direction == "reverse"
+        at = run.state.last_frame_idx + (-1 if reverse else 1)
+        run.left = [[at, 0 if reverse else run.num_frames - 1, reverse]]
+    run.left = [one for one in run.left if not is_over(one)]
+    if is_mending and run.mend is not None:
+        run.mend.left_before = [list(one) for one in (noted or {}).get("before", [])]
+        run.continue_mend()
+    run.is_running = is_running and bool(run.left)
+    _again(run, operations[num_done:])
+
+
+def _again(run: Run, operations: list[Operation | None]) -> None:
+    """Do what the save does not have; mends that were dropped are left out."""
+    is_dropped = False
+    for number, operation in enumerate(operations):
+        following = operations[number + 1 : number + 2]
+        run.logs_answers = not following or not (
+            following[0] is None or following[0]["op"] == "answer"
+        )
+        if operation is None or operation["op"] == "answer":
+            continue
+        if operation["op"] == "mend":
+            is_dropped = _closing(operations[number:]) == "drop"
+        if is_dropped:
+            is_dropped = operation["op"] != "drop"
+            continue
+        if operation["op"] == "stop":
+            while run.is_running and run.num_done < operation["done"]:
+                run.track_frame()
+            run.end_pass()
+            continue
+        while run.is_running:  # a pass that came to its end
+            run.track_frame()
+        run.apply(operation)
+    run.logs_answers = True
+
+
+def _note(run: Run, operation: Operation) -> None:
+    """Note an operation that the save has in it."""
+    name = operation["op"]
+    if name == "prompts":
+        key = operation["object"], operation["frame"]
+        if operation["edits"]:
+            run.prompts[key] = operation["edits"]
+        else:
+            run.prompts.pop(key, None)
+        run.objects()
+    elif name == "answer":
+        run.answers[operation["frame"]] = operation["objects"]
+    elif name == "remove":
+        for key in [key for key in run.prompts if key[0] == operation["object"]]:
+            del run.prompts[key]
+    elif name == "mend":
+        run.note_mend(operation["frame"], [])
+    elif name in ("keep", "drop") and run.mend is not None:
+        if name == "drop":
+            run.prompts = run.mend.prompts_before
+        run.answers.pop(run.mend.frame, None)
+        run.mend = None
+
+
+def _open_mend(operations: list[Operation | None]) -> int | None:
+    """Where the mend that is neither kept nor dropped begins."""
+    for number, operation in reversed(list(enumerate(operations))):
+        if operation is not None and operation["op"] in ("keep", "drop"):
+            return None
+        if operation is not None and operation["op"] == "mend":
+            return number
+    return None
+
+
+def _closing(operations: list[Operation | None]) -> str | None:
+    """How the mend that comes first is ended."""
+    names = (one["op"] for one in operations if one is not None)
+    return next((name for name in names if name in ("keep", "drop")), None)
+
+
+def _was_running(operations: list[Operation | None]) -> bool:
+    """Whether the last thing that happened is that a pass began."""
+    names = [one["op"] for one in operations if one is not None and one["op"] != "answer"]
+    return bool(names) and names[-1] == "track"
+
+
+def _prompts_of(record: Record) -> dict[tuple[int | str, int], list[dict[str, Any]]]:
+    """The points and boxes of a run of `longsam track`."""
+    prompts = {}
+    for key, group in records.grouped(record.prompts).items():
+        edits = list(_edits(group))
+        if edits:
+            prompts[key] = edits
+    return prompts
+
+
+def _edits(group: list[Prompt]) -> Iterator[dict[str, Any]]:
+    for prompt in sorted(group, key=lambda prompt: prompt.kind != "box"):
+        if prompt.kind == "box":
+            yield {"kind": "box", "box": [float(number) for number in prompt.value]}
+        elif prompt.kind in ("point", "not-point"):
+            x, y = prompt.value
+            label = int(prompt.kind == "point")
+            yield {"kind": "point", "x": float(x), "y": float(y), "label": label}
