@@ -21,6 +21,7 @@ let running = false;
 let failed = -1;
 /** The exact frame that is decoded while its key frame is shown. */
 let slow = -1;
+let rested = -1;
 /** Device pixels for a pixel of the video, told by the view. */
 let scale = 0.5;
 /** @type {(() => void)[]} */
@@ -187,7 +188,9 @@ function present(frame, exact, picture) {
 function rest(frame) {
   window.clearTimeout(restTimer);
   restTimer = window.setTimeout(() => {
-    if (state.project?.control && state.frame === frame) post("api/rest", { frame }).catch(() => {});
+    if (frame === rested || !state.project?.control || state.frame !== frame) return;
+    rested = frame;
+    post("api/rest", { frame }).catch(() => {});
   }, 300);
 }
 
