@@ -2,7 +2,7 @@
 
 import { goTo, shown } from "./player.js";
 import { forgetSteps, promptFrames } from "./prompts.js";
-import { byId, command, objects, say, select, state } from "./state.js";
+import { byId, command, emit, objects, say, select, state } from "./state.js";
 
 /** @typedef {import("./types.js").ObjectId} ObjectId */
 
@@ -61,7 +61,7 @@ export function frameOf(text) {
 export function track() {
   const { project } = state;
   if (!project?.video || project.tracking) return;
-  if (project.mend || project.unfinished) return command("track", { resume: true });
+  if (project.mend || continues()) return command("track", { resume: true });
   const until = byId("until", HTMLInputElement);
   const end = frameOf(until.value);
   if (until.value.trim() && end === null) {
@@ -75,7 +75,16 @@ export function track() {
   });
 }
 
-export const stop = () => command("stop", {});
+export const pause = () => command("stop", {});
+
+/** Whether Track goes on with the pass that was paused. */
+export const continues = () => !!state.project?.unfinished && !state.setAside;
+
+export async function stop() {
+  if (state.project?.tracking) await pause();
+  state.setAside = true;
+  emit("progress", {});
+}
 
 export async function dropMend() {
   const yes = await ask("Drop the mend and keep the masks from before it?", "Keep the old masks");

@@ -54,7 +54,7 @@ const AGAIN = new Set(["d", "f", "c", "v", "ArrowLeft", "ArrowRight", "[", "]", 
 function escape() {
   const { project } = state;
   if (cancel()) return;
-  if (project?.tracking && project.control) return actions.stop();
+  if (project?.tracking && project.control) return actions.pause();
   if (state.tool !== "point") return setTool("point");
   if (project?.mend && project.control) return actions.dropMend();
 }

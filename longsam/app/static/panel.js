@@ -31,7 +31,7 @@ const buttons = {
   fit, new: s.newObject, clear: clearPrompts, review: () => command("review", {}),
   undo: () => undo(player.goTo), redo: () => redo(player.goTo),
   take: () => command("control", {}), track: actions.track, "mend-track": actions.track,
-  pause: actions.stop, stop: actions.stop, "mend-drop": actions.dropMend,
+  pause: actions.pause, stop: actions.stop, "mend-drop": actions.dropMend,
   "mend-keep": () => command("keep", {}), play: player.togglePlay, keys: showHelp,
   back1: () => player.goTo(state.frame - 1), back10: () => player.goTo(state.frame - 10),
   on1: () => player.goTo(state.frame + 1), on10: () => player.goTo(state.frame + 10),
@@ -220,8 +220,11 @@ function passes() {
   const { tracking, mend, unfinished, control } = project;
   const ready = control && !!project.video && project.model.state === "ready";
   enable("track", ready && !tracking && (project.prompts.length > 0 || !!mend));
-  write("track", mend ? "Track on from here" : unfinished ? `Continue to frame ${unfinished.end}` : "Track");
-  for (const id of ["pause", "stop"]) enable(id, control && !!tracking);
+  write("track", mend ? "Track on from here" : actions.continues() ? `Continue to frame ${unfinished?.end}` : "Track");
+  show("track", !tracking);
+  show("pause", !!tracking);
+  show("stop", !!tracking || (!mend && actions.continues()));
+  for (const id of ["pause", "stop"]) enable(id, control);
   at("track-progress").hidden = !tracking;
   if (tracking) {
     s.byId("track-progress", HTMLProgressElement).value = tracking.done / Math.max(1, tracking.total);

@@ -58,6 +58,8 @@ export const state = {
   playing: false,
   speed: 1,
   scrubbing: false,
+  /** Whether the user has stopped the unfinished pass: Track begins a new one. */
+  setAside: false,
 };
 
 /** @returns {Thing[]} */
@@ -118,6 +120,7 @@ export function setProgress(progress) {
   const project = state.project;
   if (!project) return;
   project.tracking = progress.tracking;
+  if (progress.tracking) state.setAside = false;
   project.mend = progress.mend;
   if (progress.tracked) project.tracked = joined(project.tracked, progress.tracked);
   emit("progress", progress);

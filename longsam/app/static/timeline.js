@@ -25,7 +25,7 @@ const xOf = (frame) => NAMES + ((frame - view.first) / view.frames) * width();
 const frameAt = (x) => view.first + ((x - NAMES) / width()) * view.frames;
 const rowHeight = () => {
   const room = canvas.clientHeight - RULER;
-  return Math.max(8, Math.min(26, Math.floor(room / Math.max(1, objects().length))));
+  return Math.max(8, Math.min(40, Math.floor(room / Math.max(1, objects().length))));
 };
 const level = () => {
   const perPixel = view.frames / (width() * devicePixelRatio);
@@ -185,9 +185,10 @@ function drawMend(h) {
   if (mend.reverse) last = Math.min(last, at - 1);
   else first = Math.max(first, at + 1);
   context.fillStyle = hatch;
-  if (last >= first) bar(first, last, RULER, h - RULER);
+  const bottom = Math.min(h - RULER, objects().length * rowHeight() - view.top);
+  if (last >= first) bar(first, last, RULER, bottom);
   context.fillStyle = "#fff";
-  bar(mend.frame, mend.frame, RULER, h - RULER);
+  bar(mend.frame, mend.frame, RULER, bottom);
 }
 
 /** What there is to mark, in rows; made anew when it changes, not with each draw.
