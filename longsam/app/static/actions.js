@@ -33,7 +33,7 @@ export async function remove(id) {
     state.fresh = state.fresh.filter((thing) => thing.id !== id);
   } else if (await ask(`Remove object ${id}, its prompts and its masks?`, "Remove")) {
     if (!(await command("object", { remove: id }))) return;
-    forgetSteps(id);
+    forgetSteps((step) => step.object === id);
   }
   if (state.selected === id) select(objects().find((thing) => thing.id !== id)?.id ?? null);
   else select(state.selected);
@@ -48,7 +48,7 @@ export async function rename(id) {
   const fresh = state.fresh.find((thing) => thing.id === id);
   if (fresh) fresh.id = to;
   else if (!(await command("object", { rename: id, to }))) return;
-  forgetSteps(id);
+  forgetSteps((step) => step.object === id);
   select(to);
 }
 

@@ -2,15 +2,12 @@
 
 import { LOSSLESS, WIDTHS, frameUrl, getBlob } from "./api.js";
 
-const BLOB_BYTES = 96e6;
-const BITMAP_BYTES = 160e6;
 /** @typedef {{bitmap: ImageBitmap, width: number}} Picture  width: one of WIDTHS, or LOSSLESS */
-
 const BEST_FIRST = [LOSSLESS, ...WIDTHS].sort((a, b) => b - a);
 
-/** Least recently used goes first. @template T */
+/** Least recently used goes first; what goes is left to the collector. @template T */
 class Kept {
-  /** @param {number} limit @param {(value: T) => number} bytesOf */
+  /** @param {number} limit Bytes. @param {(value: T) => number} bytesOf */
   constructor(limit, bytesOf) {
     this.limit = limit;
     this.bytesOf = bytesOf;
@@ -21,10 +18,7 @@ class Kept {
   /** @param {string} key */
   get(key) {
     const value = this.map.get(key);
-    if (value !== undefined) {
-      this.map.delete(key);
-      this.map.set(key, value);
-    }
+    if (value !== undefined && this.map.delete(key)) this.map.set(key, value);
     return value;
   }
   /** @param {string} key @param {T} value */
@@ -44,12 +38,11 @@ class Kept {
 }
 
 /** @type {Kept<Blob>} */
-const blobs = new Kept(BLOB_BYTES, (blob) => blob.size);
-/** Bitmaps that go are left to the collector: one of them may be on the canvas. @type {Kept<ImageBitmap>} */
-const bitmaps = new Kept(BITMAP_BYTES, (bitmap) => bitmap.width * bitmap.height * 4);
+const blobs = new Kept(96e6, (blob) => blob.size);
+/** @type {Kept<ImageBitmap>} */
+const bitmaps = new Kept(160e6, (bitmap) => bitmap.width * bitmap.height * 4);
 /** @type {Map<string, {promise: Promise<Picture>, controller: AbortController, since: number, ahead: boolean}>} */
 const coming = new Map();
-
 /** @param {number} frame @param {number} width */
 const key = (frame, width) => `${frame} ${width}`;
 
@@ -63,17 +56,11 @@ export function best(frame) {
 }
 
 /** Whether its bytes are here, or on their way. @param {number} frame @param {number} width */
-export function has(frame, width) {
-  const at = key(frame, width);
-  return bitmaps.map.has(at) || blobs.map.has(at) || coming.has(at);
-}
+export const has = (frame, width) => [bitmaps.map, blobs.map, coming].some((map) => map.has(key(frame, width)));
 
-/**
- * @param {number} frame @param {number} width @param {{ahead?: boolean}} [options]
- *   ahead: nobody waits for it yet.
- * @returns {Promise<Picture>} AbortError where `abort` met it.
- */
-export function load(frame, width, { ahead = false } = {}) {
+/** @param {number} frame @param {number} width @param {boolean} [ahead] Nobody waits for it yet.
+ * @returns {Promise<Picture>} AbortError where `abort` met it. */
+export function load(frame, width, ahead = false) {
   const at = key(frame, width);
   const bitmap = bitmaps.get(at);
   if (bitmap) return Promise.resolve({ bitmap, width });
@@ -83,21 +70,19 @@ export function load(frame, width, { ahead = false } = {}) {
     return request.promise;
   }
   const controller = new AbortController();
-  const promise = fetchPicture(at, frame, width, ahead, controller.signal);
+  const promise = fetchPicture(frame, width, ahead, controller.signal);
   coming.set(at, { promise, controller, since: performance.now(), ahead });
-  promise.finally(() => coming.delete(at)).catch(() => {});
+  const gone = () => coming.get(at)?.promise === promise && coming.delete(at);
+  promise.then(gone, gone); // whoever waits is told of an error
   return promise;
 }
 
-/**
- * @param {string} at @param {number} frame @param {number} width @param {boolean} ahead
- * @param {AbortSignal} signal @returns {Promise<Picture>}
- */
-async function fetchPicture(at, frame, width, ahead, signal) {
+/** @param {number} frame @param {number} width @param {boolean} ahead @param {AbortSignal} signal */
+async function fetchPicture(frame, width, ahead, signal) {
+  const at = key(frame, width);
   let blob = blobs.get(at);
   if (!blob) {
-    const url = frameUrl(frame, width, !ahead);
-    blob = await getBlob(url, { signal, priority: ahead ? "low" : "high" });
+    blob = await getBlob(frameUrl(frame, width, !ahead), { signal, priority: ahead ? "low" : "high" });
     blobs.set(at, blob);
   }
   const bitmap = await createImageBitmap(blob);
@@ -108,9 +93,8 @@ async function fetchPicture(at, frame, width, ahead, signal) {
 /** Stop what is on its way. @param {(frame: number, ahead: boolean, age: number) => boolean} which
  * age: in milliseconds. */
 export function abort(which) {
-  const now = performance.now();
   for (const [at, { controller, since, ahead }] of coming) {
-    if (which(Number(at.split(" ")[0]), ahead, now - since)) controller.abort();
+    if (which(parseInt(at), ahead, performance.now() - since) && coming.delete(at)) controller.abort();
   }
 }
 

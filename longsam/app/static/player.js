@@ -1,15 +1,15 @@
 /** Which frame is wanted and which is shown: jumps, steps, scrubbing, playing. */
 
-import { LOSSLESS, Refused, WIDTHS, get, isAbort, post } from "./api.js";
+import { LOSSLESS, Refused, WIDTHS, get, isAbort, post, reasonOf } from "./api.js";
 import * as frames from "./frames.js";
 import * as masks from "./masks.js";
-import { emit, on, say, state } from "./state.js";
+import { emit, numFrames, on, say, state } from "./state.js";
 
-/**
- * What is on the canvas. `exact` is false while a key frame stands in for the frame that is wanted.
- * @type {{frame: number, exact: boolean, width: number, bitmap: ImageBitmap | null}}
- */
+/** What is on the canvas. `exact` is false while a key frame stands in for the frame that is wanted.
+ * @type {{frame: number, exact: boolean, width: number, bitmap: ImageBitmap | null}} */
 export const shown = { frame: -1, exact: false, width: 0, bitmap: null };
+/** Whether the frame that is wanted is shown. */
+export const arrived = () => shown.exact && shown.frame === state.frame;
 
 const NEAR = 12; // frames; a step of so many is decoded on, no key frame is shown first
 const AHEAD = 3; // frames fetched in the direction of travel
@@ -18,10 +18,8 @@ const KEY_FRAMES_FROM = 8; // times the speed: only key frames are shown
 let direction = 1;
 let stepped = false;
 let running = false;
-let failed = -1;
-/** The exact frame that is decoded while its key frame is shown. */
-let slow = -1;
-let rested = -1;
+/** Frames: one that cannot be had, one decoded while its key frame is shown, one that has rested. */
+let [failed, slow, rested] = [-1, -1, -1];
 /** Device pixels for a pixel of the video, told by the view. */
 let scale = 0.5;
 /** @type {(() => void)[]} */
@@ -31,10 +29,6 @@ let restTimer;
 /** @type {number | undefined} */
 let scaleTimer;
 
-const lastFrame = () => (state.project?.video?.num_frames ?? 1) - 1;
-/** @param {number} frame */
-const within = (frame) => Math.max(0, Math.min(lastFrame(), Math.round(frame)));
-
 /** @param {number} to */
 export function setScale(to) {
   window.clearTimeout(scaleTimer);
@@ -42,29 +36,25 @@ export function setScale(to) {
   scaleTimer = window.setTimeout(pump, 200);
 }
 
-/** The width to ask for, so that the canvas gets all the pixels it can show. */
+/** @param {number} pixels */
+const widthFor = (pixels) => WIDTHS.find((width) => width >= pixels) ?? WIDTHS[WIDTHS.length - 1];
+const ownWidth = () => state.project?.video?.width ?? 0;
+
+/** The width to ask for: all pixels that the canvas can show, of a JPEG or without loss. */
 function wantedWidth() {
-  const own = state.project?.video?.width ?? 0;
   if (state.scrubbing || shown.frame < 0) return WIDTHS[0];
   if (scale >= 2 && !state.playing) return LOSSLESS;
-  const need = Math.min(own, own * scale, state.playing ? 1280 : Infinity);
-  return WIDTHS.find((width) => width >= need) ?? WIDTHS[WIDTHS.length - 1];
+  return widthFor(Math.min(ownWidth() * Math.min(1, scale), state.playing ? 1280 : Infinity));
 }
-const jpegWidth = () => {
-  const width = wantedWidth();
-  if (width !== LOSSLESS) return width;
-  const own = state.project?.video?.width ?? 0;
-  return WIDTHS.find((one) => one >= own) ?? WIDTHS[WIDTHS.length - 1];
-};
+const jpegWidth = () => (wantedWidth() === LOSSLESS ? widthFor(ownWidth()) : wantedWidth());
 
 /** Show this frame. @param {number} frame */
 export function goTo(frame) {
-  const to = within(frame);
   if (state.playing) pause();
-  const from = state.frame;
-  if (to !== from) {
-    direction = to > from ? 1 : -1;
-    stepped = Math.abs(to - from) <= NEAR;
+  const to = Math.max(0, Math.min(numFrames() - 1, Math.round(frame)));
+  if (to !== state.frame) {
+    direction = to > state.frame ? 1 : -1;
+    stepped = Math.abs(to - state.frame) <= NEAR;
     state.frame = to;
     failed = -1;
     // What was asked for and is not wanted any more. A step's frame may still come, and so may one of
@@ -81,47 +71,41 @@ export function goTo(frame) {
 /** @param {boolean} scrubbing */
 export function setScrubbing(scrubbing) {
   state.scrubbing = scrubbing;
-  if (!scrubbing && shown.exact && shown.frame === state.frame) rest(shown.frame);
+  if (!scrubbing && arrived()) rest(shown.frame);
   pump();
 }
 
-/** Another video, or a connection that is back. @param {boolean} all */
+/** A connection that is back, or another video. @param {boolean} all */
 export function reload(all) {
   failed = -1;
   if (all) {
     frames.clear();
     Object.assign(shown, { frame: -1, exact: false, width: 0, bitmap: null });
-    state.frame = 0;
+    [state.frame, rested] = [0, -1];
     emit("frame");
   }
   pump();
 }
 
-/** Wait for another frame to be wanted, or so long. @param {number} ms @returns {Promise<void>} */
-const pauseFor = (ms) =>
-  new Promise((resolve) => {
-    wakers.push(resolve);
-    window.setTimeout(resolve, ms);
-  });
+/** Wait so long, or until another frame is wanted. @param {number} ms @returns {Promise<void>} */
+const pauseFor = (ms) => new Promise((resolve) => {
+  wakers.push(resolve);
+  window.setTimeout(resolve, ms);
+});
 
 async function pump() {
   for (const wake of wakers.splice(0)) wake();
   if (running) return;
   running = true;
-  try {
-    while (state.project?.video && !state.playing && (await step()));
-  } finally {
-    running = false;
-  }
+  while (state.project?.video && !state.playing && (await step()));
+  running = false;
 }
 
 /** One thing towards the frame that is wanted. @returns {Promise<boolean>} Whether there is more. */
 async function step() {
-  const frame = state.frame;
-  if (frame === failed) return false;
-  const here = shown.exact && shown.frame === frame ? shown.width : 0;
-  const wanted = wantedWidth();
-  if (here >= wanted || (here && state.scrubbing)) return false;
+  const { frame } = state;
+  const here = arrived() ? shown.width : 0;
+  if (frame === failed || here >= wantedWidth() || (here && state.scrubbing)) return false;
   try {
     const found = frames.best(frame);
     if (found && found.width > here) {
@@ -135,42 +119,32 @@ async function step() {
       slow = frame;
       present(frame, true, await frames.load(frame, jpegWidth()));
     }
+    return true;
   } catch (error) {
-    return passing(error, frame);
+    if (isAbort(error) || state.frame !== frame) return true;
+    if (error instanceof Refused && error.status === 409) {
+      await pauseFor(30); // dropped for a newer request of this tab
+      return true;
+    }
+    failed = frame;
+    if (state.connected) say("error", `Frame ${frame} cannot be shown: ${reasonOf(error)}`);
+    return false;
   } finally {
     slow = -1;
   }
-  return true;
 }
 
 /** @param {number} frame @returns {Promise<boolean>} Whether the exact frame is still wanted. */
 async function showKeyFrame(frame) {
   const { frame: key } = await get(`api/keyframe/${frame}`);
-  const other = () => state.frame !== frame;
-  if (other() && !state.scrubbing) return false;
-  if (key !== frame) {
+  const leave = () => state.frame !== frame && !state.scrubbing;
+  if (key !== frame && !leave()) {
     const picture = frames.best(key) ?? (await frames.load(key, Math.min(jpegWidth(), 1280)));
-    if (other() && !state.scrubbing) return false;
+    if (leave() || state.playing) return false;
     present(key, false, picture);
-    if (state.scrubbing && !other()) await pauseFor(120);
+    if (state.scrubbing && state.frame === frame) await pauseFor(120);
   }
-  return !other();
-}
-
-/** Whether to go on after an error. @param {unknown} error @param {number} frame */
-async function passing(error, frame) {
-  if (isAbort(error)) return true;
-  if (error instanceof Refused && error.status === 409) {
-    await pauseFor(30); // dropped for a newer request of this tab
-    return true;
-  }
-  if (state.frame !== frame) return true;
-  failed = frame;
-  if (state.connected) {
-    const reason = error instanceof Error ? error.message : String(error);
-    say("error", `Frame ${frame} cannot be shown: ${reason}`);
-  }
-  return false;
+  return state.frame === frame;
 }
 
 /** @param {number} frame @param {boolean} exact @param {frames.Picture} picture */
@@ -199,33 +173,39 @@ async function prefetch(frame) {
   const width = jpegWidth();
   for (let i = 1; i <= (stepped ? AHEAD : 1); i++) {
     const next = frame + i * direction;
-    if (next < 0 || next > lastFrame() || state.frame !== frame) return;
-    try {
-      masks.want(next);
-      if (!frames.best(next)) await frames.load(next, width, { ahead: true });
-    } catch {
-      return; // nobody waits for it
-    }
+    if (next < 0 || next >= numFrames() || state.frame !== frame) return;
+    masks.want(next);
+    if (!frames.best(next)) await frames.load(next, width, true).catch(() => {}); // nobody waits for it
   }
 }
 
+on(["masks"], (frame) => {
+  if (frame === -1) masks.forget(0, Infinity);
+  if (frame === -1 || masks.masksAt(shown.frame)?.stale) masks.want(shown.frame);
+});
+
 // Playing ---------------------------------------------------------------------------------------
 
-/** @type {{frame: number, since: number, stride: number, interval: number}} */
 let clock = { frame: 0, since: 0, stride: 1, interval: 40 };
 let played = { since: 0, from: 0 };
+const rate = () => state.project?.video?.rate ?? 25;
 
 /** How fast it really goes, in times the video's speed, once that is known. */
 export function realSpeed() {
-  const rate = state.project?.video?.rate ?? 25;
   const seconds = (performance.now() - played.since) / 1000;
-  return seconds < 1 ? null : (shown.frame - played.from) / rate / seconds;
+  return seconds < 1 ? null : (shown.frame - played.from) / rate() / seconds;
 }
 export const onlyKeyFrames = () => state.speed >= KEY_FRAMES_FROM;
 
 export function togglePlay() {
-  if (state.playing) pause();
-  else play();
+  if (state.playing) return pause();
+  if (!state.project?.video) return;
+  if (state.frame >= numFrames() - 1) goTo(0);
+  state.playing = true;
+  [direction, stepped] = [1, true];
+  window.clearTimeout(restTimer);
+  frames.abort((_, ahead) => !ahead);
+  setSpeed(state.speed);
 }
 
 export function pause() {
@@ -237,58 +217,47 @@ export function pause() {
   pump();
 }
 
-function play() {
-  const video = state.project?.video;
-  if (!video) return;
-  if (state.frame >= lastFrame()) goTo(0);
-  state.playing = true;
-  [direction, stepped] = [1, true];
-  window.clearTimeout(restTimer);
-  frames.abort((_, ahead) => !ahead);
-  setSpeed(state.speed);
-}
-
 /** @param {number} speed */
 export function setSpeed(speed) {
   state.speed = speed;
-  const stride = onlyKeyFrames() ? 1 : Math.max(1, Math.floor(speed));
-  const rate = state.project?.video?.rate ?? 25;
-  const now = performance.now();
-  clock = { frame: state.frame, since: now, stride, interval: (1000 * stride) / (rate * speed) };
-  played = { since: now, from: state.frame };
+  const stride = onlyKeyFrames() ? 1 : speed;
+  const since = performance.now();
+  clock = { frame: state.frame, since, stride, interval: (1000 * stride) / (rate() * speed) };
+  played = { since, from: state.frame };
   emit("play");
-  if (!state.playing) return;
-  if (onlyKeyFrames()) playKeyFrames(clock);
-  else requestAnimationFrame(() => tick(clock));
+  if (state.playing && onlyKeyFrames()) playKeyFrames(clock);
+  else if (state.playing) tick(clock);
 }
 
 /** @param {typeof clock} own */
 const stopped = (own) => !state.playing || clock !== own;
 
+/** @param {number} frame @param {frames.Picture} picture */
+function presentPlayed(frame, picture) {
+  state.frame = frame;
+  present(frame, true, picture);
+  emit("frame");
+}
+
 /** @param {typeof clock} own */
 function tick(own) {
   if (stopped(own)) return;
   const now = performance.now();
-  const width = jpegWidth();
-  /** @param {number} i */
-  const at = (i) => own.frame + i * own.stride;
-  /** @param {number} i */
-  const ready = (i) => at(i) <= lastFrame() && frames.best(at(i)) && masks.settled(at(i));
+  const at = (/** @type {number} */ i) => own.frame + i * own.stride;
   const next = Math.floor((state.frame - own.frame) / own.stride) + 1;
-  if (at(next) > lastFrame()) return pause();
+  if (at(next) >= numFrames()) return pause();
   let newest = next - 1;
-  for (let i = next; ready(i) && now >= own.since + i * own.interval; i++) newest = i;
-  const picture = newest >= next ? frames.best(at(newest)) : null;
-  if (picture) {
-    state.frame = at(newest);
-    present(state.frame, true, picture);
-    emit("frame");
+  for (let i = next; now >= own.since + i * own.interval; i++) {
+    if (at(i) >= numFrames() || !frames.best(at(i)) || !masks.settled(at(i))) break;
+    newest = i;
   }
-  // The server is slower than the video: the clock waits.
+  const picture = newest >= next ? frames.best(at(newest)) : null;
+  if (picture) presentPlayed(at(newest), picture);
+  // Where the server is slower than the video, the clock waits.
   own.since = Math.max(own.since, now - (newest + 2) * own.interval);
-  for (let i = newest + 1; i <= newest + 5 && at(i) <= lastFrame(); i++) {
+  for (let i = newest + 1; i <= newest + 5 && at(i) < numFrames(); i++) {
     masks.want(at(i));
-    frames.load(at(i), width, { ahead: true }).catch((error) => playFailed(error, own));
+    frames.load(at(i), jpegWidth(), true).catch((error) => playFailed(error, own));
   }
   requestAnimationFrame(() => tick(own));
 }
@@ -297,7 +266,7 @@ function tick(own) {
 function playFailed(error, own) {
   if (isAbort(error) || stopped(own)) return;
   pause();
-  say("error", `Playing stopped: ${error instanceof Error ? error.message : error}`);
+  say("error", `Playing stopped: ${reasonOf(error)}`);
 }
 
 /** @param {typeof clock} own */
@@ -305,14 +274,11 @@ async function playKeyFrames(own) {
   try {
     while (!stopped(own)) {
       const due = own.frame + Math.floor((performance.now() - own.since) / own.interval);
-      if (due > lastFrame()) return pause();
+      if (due >= numFrames()) return pause();
       const { frame } = await get(`api/keyframe/${due}`);
       if (frame > state.frame || shown.frame < 0) {
         const [picture] = await Promise.all([frames.load(frame, jpegWidth()), masks.want(frame)]);
-        if (stopped(own)) return;
-        state.frame = frame;
-        present(frame, true, picture);
-        emit("frame");
+        if (!stopped(own)) presentPlayed(frame, picture);
       }
       await pauseFor(60);
     }
@@ -320,8 +286,3 @@ async function playKeyFrames(own) {
     playFailed(error, own);
   }
 }
-
-on(["masks"], (frame) => {
-  if (frame === -1) masks.forget(0, Infinity);
-  if (frame === -1 || masks.masksAt(shown.frame)?.stale) masks.want(shown.frame);
-});

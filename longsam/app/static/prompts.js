@@ -1,16 +1,16 @@
 /** Prompts: what the user has put on each frame; sent, undone and done again. */
 
-import { post } from "./api.js";
+import { post, reasonOf } from "./api.js";
 import { put, putPainted } from "./masks.js";
-import { emit, on, say, select, state } from "./state.js";
+import { emit, on, say, select, state, watches } from "./state.js";
 
-/** @typedef {import("./types.js").ObjectId} ObjectId */
-/** @typedef {import("./types.js").Edit} Edit */
+/** @typedef {import("./types.js").ObjectId} ObjectId @typedef {import("./types.js").Edit} Edit */
+/** @typedef {import("./types.js").Prompt} Prompt */
 /** @typedef {{object: ObjectId, frame: number, before: Edit[], after: Edit[]}} Step */
 
-/** @type {Map<string, import("./types.js").Prompt>} */
+/** @type {Map<string, Prompt>} */
 let known = new Map();
-/** Not yet answered; the newest of each object and frame. @type {Map<string, import("./types.js").Prompt>} */
+/** Not yet answered; the newest of each object and frame. @type {Map<string, Prompt>} */
 const waiting = new Map();
 /** @type {number[]} */
 let frames = [];
@@ -22,12 +22,19 @@ let sending = false;
 
 /** @param {ObjectId} object @param {number} frame */
 const key = (object, frame) => `${frame} ${typeof object} ${object}`;
+/** @param {ObjectId} object @param {number} frame @returns {Edit[]} */
+export const editsOf = (object, frame) =>
+  (waiting.get(key(object, frame)) ?? known.get(key(object, frame)))?.edits ?? [];
+/** Frames with prompts of any object, ascending. */
+export const promptFrames = () => frames;
+export const allPrompts = () => [...known.values()];
+/** Prompts that the model has not answered yet. */
+export const numWaiting = () => waiting.size;
 
 function changed() {
-  const all = new Set();
-  for (const { frame } of known.values()) all.add(frame);
-  for (const { frame, edits } of waiting.values()) if (edits.length) all.add(frame);
-  frames = [...all].sort((a, b) => a - b);
+  const all = new Map([...known, ...waiting]);
+  frames = [...new Set([...all.values()].filter(({ edits }) => edits.length).map(({ frame }) => frame))];
+  frames.sort((a, b) => a - b);
   emit("prompts");
 }
 
@@ -36,44 +43,21 @@ on(["project"], () => {
   changed();
 });
 
-/** @param {ObjectId} object @param {number} frame @returns {Edit[]} */
-export function editsOf(object, frame) {
-  const at = key(object, frame);
-  return (waiting.get(at) ?? known.get(at))?.edits ?? [];
-}
-
-/** Frames with prompts of any object, ascending. */
-export const promptFrames = () => frames;
-
-export const allPrompts = () => [...known.values()];
-
-/** Prompts that the model has not answered yet. */
-export const numWaiting = () => waiting.size;
-
-/**
- * Make these all prompts of an object on a frame.
- * @param {ObjectId} object @param {number} frame @param {Edit[]} edits
- */
+/** Make these all prompts of an object on a frame.
+ * @param {ObjectId} object @param {number} frame @param {Edit[]} edits */
 export function setEdits(object, frame, edits) {
-  if (!mayEdit()) return;
+  if (watches()) return;
   done.push({ object, frame, before: editsOf(object, frame), after: edits });
   undone.length = 0;
-  send(object, frame, edits);
+  send({ object, frame, edits });
 }
 
-function mayEdit() {
-  if (state.project?.control) return true;
-  say("warning", "This tab watches. Take control first.");
-  return false;
-}
-
-/** @param {ObjectId} object @param {number} frame @param {Edit[]} edits */
-function send(object, frame, edits) {
-  const at = key(object, frame);
-  waiting.delete(at);
-  waiting.set(at, { object, frame, edits });
-  const mask = edits.length === 1 ? edits[0] : null;
-  if (mask?.kind === "mask") putPainted(frame, object, mask.counts);
+/** @param {Prompt} prompt */
+function send(prompt) {
+  const { object, frame, edits } = prompt;
+  waiting.delete(key(object, frame)); // to the end of the queue
+  waiting.set(key(object, frame), prompt);
+  if (edits.length === 1 && edits[0].kind === "mask") putPainted(frame, object, edits[0].counts);
   changed();
   if (!sending) sendAll();
 }
@@ -81,64 +65,48 @@ function send(object, frame, edits) {
 /** One request at a time: while one is answered, what comes meanwhile is sent as its last state. */
 async function sendAll() {
   sending = true;
-  for (let next = first(); next; next = first()) {
-    const [at, prompt] = next;
+  for (let prompt = first(); prompt; prompt = first()) {
     const { object, frame, edits } = prompt;
+    const at = key(object, frame);
     try {
-      const body = edits.map((edit) =>
-        edit.kind === "mask" ? { kind: edit.kind, counts: edit.counts } : edit,
-      );
-      const answer = await post("api/prompts", { object, frame, edits: body });
-      if (edits.length) known.set(at, prompt);
-      else known.delete(at);
+      const plain = edits.map((edit) => (edit.kind === "mask" ? { kind: "mask", counts: edit.counts } : edit));
+      const answer = await post("api/prompts", { object, frame, edits: plain });
+      known.set(at, prompt);
       if (waiting.get(at) === prompt) {
         waiting.delete(at);
         put(answer);
       }
     } catch (error) {
       if (waiting.get(at) === prompt) waiting.delete(at);
-      for (const steps of [done, undone]) {
-        const last = steps.findIndex((step) => step.after === edits || step.before === edits);
-        if (last >= 0) steps.splice(last, 1);
-      }
-      const reason = error instanceof Error ? error.message : String(error);
-      say("error", `The prompt was not taken: ${reason}`);
+      forgetSteps((step) => step.after === edits || step.before === edits);
+      say("error", `The prompt was not taken: ${reasonOf(error)}`);
       emit("masks", -1); // what was painted ahead has to go
     }
     changed();
   }
   sending = false;
 }
-
-const first = () => waiting.entries().next().value;
-
-/** @param {(frame: number) => void} goTo */
-export function undo(goTo) {
-  move(done, undone, (step) => step.before, goTo);
-}
+/** @returns {Prompt | undefined} */
+const first = () => waiting.values().next().value;
 
 /** @param {(frame: number) => void} goTo */
-export function redo(goTo) {
-  move(undone, done, (step) => step.after, goTo);
-}
+export const undo = (goTo) => move(done, undone, "before", goTo);
+/** @param {(frame: number) => void} goTo */
+export const redo = (goTo) => move(undone, done, "after", goTo);
 
-/**
- * @param {Step[]} from @param {Step[]} to @param {(step: Step) => Edit[]} edits
- * @param {(frame: number) => void} goTo
- */
-function move(from, to, edits, goTo) {
-  if (!from.length) return say("info", from === done ? "Nothing to undo." : "Nothing to redo.");
-  if (!mayEdit()) return;
-  const step = /** @type {Step} */ (from.pop());
+/** @param {Step[]} from @param {Step[]} to @param {"before" | "after"} side
+ * @param {(frame: number) => void} goTo */
+function move(from, to, side, goTo) {
+  if (watches()) return;
+  const step = from.pop();
+  if (!step) return say("info", `Nothing to ${from === done ? "undo" : "redo"}.`);
   to.push(step);
   select(step.object);
   goTo(step.frame);
-  send(step.object, step.frame, edits(step));
+  send({ object: step.object, frame: step.frame, edits: step[side] });
 }
 
-/** An object is gone: so are its steps. @param {ObjectId} object */
-export function forgetSteps(object) {
-  for (const steps of [done, undone]) {
-    for (let i = steps.length - 1; i >= 0; i--) if (steps[i].object === object) steps.splice(i, 1);
-  }
+/** @param {(step: Step) => boolean} which */
+export function forgetSteps(which) {
+  for (const steps of [done, undone]) steps.splice(0, Infinity, ...steps.filter((step) => !which(step)));
 }

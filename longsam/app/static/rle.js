@@ -1,9 +1,7 @@
 /** COCO's compressed run lengths: columns first, runs of 0 and 1 in turn. */
 
-/**
- * A mask cut to its bounding box, rows first.
- * @typedef {{x: number, y: number, width: number, height: number, mask: Uint8Array}} Cut
- */
+/** A mask cut to its bounding box, rows first.
+ * @typedef {{x: number, y: number, width: number, height: number, mask: Uint8Array}} Cut */
 
 /** @param {string} counts @returns {number[]} */
 export function runs(counts) {
@@ -86,9 +84,7 @@ export function encode(mask, height, width) {
   return counts;
 }
 
-/**
- * @param {Cut | null} cut @param {number} x @param {number} y Pixels of the video.
- */
+/** @param {Cut | null} cut @param {number} x @param {number} y Pixels of the video. */
 export function hit(cut, x, y) {
   if (!cut) return false;
   const [column, row] = [Math.floor(x) - cut.x, Math.floor(y) - cut.y];
@@ -96,14 +92,10 @@ export function hit(cut, x, y) {
   return inside && cut.mask[row * cut.width + column] === 1;
 }
 
-/**
- * The picture of a mask: filled, with an outline inside of its edge.
- *
- * @param {Cut} cut
- * @param {readonly [number, number, number]} color
+/** The picture of a mask: filled, with an outline inside of its edge.
+ * @param {Cut} cut @param {readonly [number, number, number]} color
  * @param {boolean} hatched Stripes in place of a fill: masks from before a mend.
- * @param {number} thick Of the outline, in pixels of the video.
- */
+ * @param {number} thick Of the outline, in pixels of the video. */
 export function paint({ x, y, width, height, mask }, [red, green, blue], hatched, thick) {
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer); // little-endian, as all that run browsers
@@ -115,8 +107,7 @@ export function paint({ x, y, width, height, mask }, [red, green, blue], hatched
       if (!mask[i]) continue;
       const inner =
         column >= thick && mask[i - thick] && column + thick < width && mask[i + thick] &&
-        row >= thick && mask[i - thick * width] &&
-        row + thick < height && mask[i + thick * width];
+        row >= thick && mask[i - thick * width] && row + thick < height && mask[i + thick * width];
       if (!inner) pixels[i] = edge;
       else if (!hatched || (x + column + y + row) % period < period * 0.4) pixels[i] = fill;
     }

@@ -1,22 +1,16 @@
 /** The bar over the whole video: drag to scrub; shows where masks, prompts and flagged spans are. */
 
+import { layer } from "./canvas.js";
 import { goTo, setScrubbing, shown } from "./player.js";
 import { promptFrames } from "./prompts.js";
-import { byId, on, state, timeOf } from "./state.js";
+import { byId, numFrames, on, state, timeOf } from "./state.js";
 
 const bar = byId("scrubber", HTMLElement);
-const canvas = byId("scrubber-canvas", HTMLCanvasElement);
-const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-let dirty = false;
+const { canvas, context, redraw } = layer("scrubber-canvas", draw);
 let dragging = false;
 
-const numFrames = () => state.project?.video?.num_frames ?? 1;
-
 /** @param {PointerEvent} event */
-function seek(event) {
-  const { left, width } = canvas.getBoundingClientRect();
-  goTo(Math.floor(((event.clientX - left) / width) * numFrames()));
-}
+const seek = ({ offsetX }) => goTo(Math.floor((offsetX / canvas.clientWidth) * numFrames()));
 
 bar.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
@@ -29,34 +23,25 @@ bar.addEventListener("pointermove", (event) => {
   if (!state.scrubbing) setScrubbing(true);
   seek(event);
 });
-for (const end of /** @type {const} */ (["pointerup", "pointercancel"])) {
-  bar.addEventListener(end, () => {
-    dragging = false;
-    setScrubbing(false);
-  });
+function end() {
+  dragging = false;
+  setScrubbing(false);
 }
-
-function redraw() {
-  if (dirty) return;
-  dirty = true;
-  requestAnimationFrame(draw);
-}
+bar.addEventListener("pointerup", end);
+bar.addEventListener("pointercancel", end);
 
 function draw() {
-  dirty = false;
   const { width, height } = canvas;
   const { project } = state;
   const x = (/** @type {number} */ frame) => (frame / numFrames()) * width;
-  context.fillStyle = "#0c0e10";
-  context.fillRect(0, 0, width, height);
   /** @param {string} color @param {number} first @param {number} last @param {number} y @param {number} h */
   const mark = (color, first, last, y, h) => {
     context.fillStyle = color;
     context.fillRect(x(first), y * height, Math.max(2, x(last + 1) - x(first)), h * height);
   };
+  mark("#0c0e10", 0, numFrames(), 0, 1);
   for (const [first, last] of project?.tracked ?? []) mark("#3c6b4c", first, last, 0.3, 0.4);
-  const { mend } = project ?? {};
-  if (mend) mark("#8a6d2f", mend.first, mend.last, 0.3, 0.4);
+  if (project?.mend) mark("#8a6d2f", project.mend.first, project.mend.last, 0.3, 0.4);
   for (const { first, last } of project?.spans ?? []) mark("#ff5d73", first, last, 0, 0.22);
   for (const frame of promptFrames()) mark("#fff", frame, frame, 0.78, 0.22);
   if (project?.tracking) mark("#8fe0a8", project.tracking.frame, project.tracking.frame, 0.2, 0.6);
@@ -67,9 +52,4 @@ function draw() {
   bar.ariaValueText = `frame ${state.frame} ${timeOf(state.frame)}`;
 }
 
-new ResizeObserver(() => {
-  canvas.width = Math.round(canvas.clientWidth * devicePixelRatio);
-  canvas.height = Math.round(canvas.clientHeight * devicePixelRatio);
-  draw();
-}).observe(canvas);
 on(["project", "progress", "prompts", "frame", "shown"], redraw);

@@ -1,17 +1,13 @@
 /** What the page knows, in one place, and who is told when it changes. */
 
-import { post } from "./api.js";
+import { post, reasonOf } from "./api.js";
 
-/** @typedef {import("./types.js").ObjectId} ObjectId */
-/** @typedef {import("./types.js").Edit} Edit */
-/** @typedef {import("./types.js").Project} Project */
-/** @typedef {import("./types.js").Thing} Thing */
+/** @typedef {import("./types.js").ObjectId} ObjectId @typedef {import("./types.js").Thing} Thing */
 /** @typedef {"point" | "box" | "paint" | "erase"} Tool */
-
 /**
- * Topics: project (a new one), progress (of a pass), prompts (edits of this page too), objects
- * (list, selection, visibility), frame (another is wanted), shown (another is on the canvas),
- * masks (of the shown frame), tool, play, view (zoom, pointer), tiles, connection.
+ * Topics: project (a new one), progress (of a pass), prompts (edits of this page too), objects (list,
+ * selection, visibility), frame (another is wanted), shown (another is on the canvas), masks (of a frame
+ * have come), tool, play, view (zoom, pointer), tiles (of the timeline), connection.
  * @typedef {"project" | "progress" | "prompts" | "objects" | "frame" | "shown" | "masks" |
  *   "tool" | "play" | "view" | "tiles" | "connection"} Topic
  */
@@ -22,24 +18,27 @@ const listeners = new Map();
 export function on(topics, listener) {
   for (const topic of topics) listeners.set(topic, [...(listeners.get(topic) ?? []), listener]);
 }
-
 /** @param {Topic} topic @param {any} [detail] */
-export function emit(topic, detail) {
-  for (const listener of listeners.get(topic) ?? []) listener(detail);
-}
+export const emit = (topic, detail) => listeners.get(topic)?.forEach((listener) => listener(detail));
 
-/** Okabe and Ito's colours, lightened for a dark ground, and six more between them. */
+/** Okabe and Ito's colours, lightened for a dark ground, and more between them. */
 export const PALETTE = /** @type {[number, number, number][]} */ ([
   [230, 159, 0], [86, 180, 233], [0, 178, 126], [240, 228, 66], [204, 121, 167], [240, 110, 40],
   [60, 130, 246], [235, 235, 235], [150, 210, 80], [178, 120, 240], [160, 120, 80], [120, 220, 220],
 ]);
 /** @param {number} color */
 export const rgb = (color) => PALETTE[color % PALETTE.length];
-/** @param {number} color @param {number} [alpha] */
-export const css = (color, alpha = 1) => `rgb(${rgb(color).join(" ")} / ${alpha})`;
+/** @param {number} color */
+export const css = (color) => `rgb(${rgb(color).join(" ")})`;
+/** A pixel of an ImageData seen as Uint32Array: little-endian, as all that run browsers.
+ * @param {number} color @param {number} alpha 0 to 255. */
+export function pixelOf(color, alpha) {
+  const [red, green, blue] = rgb(color);
+  return (red | (green << 8) | (blue << 16) | (alpha << 24)) >>> 0;
+}
 
 export const state = {
-  /** @type {Project | null} */
+  /** @type {import("./types.js").Project | null} */
   project: null,
   connected: false,
   events: 0,
@@ -64,12 +63,11 @@ export const state = {
 
 /** @returns {Thing[]} */
 export const objects = () => [...(state.project?.objects ?? []), ...state.fresh];
-
 /** @param {ObjectId | null} id */
 export const colorOf = (id) => objects().find((thing) => thing.id === id)?.color ?? 0;
-
 /** @param {ObjectId} id */
 export const isHidden = (id) => state.allHidden || state.hidden.has(id);
+export const numFrames = () => state.project?.video?.num_frames ?? 1;
 
 /** @param {ObjectId | null} id */
 export function select(id) {
@@ -79,29 +77,24 @@ export function select(id) {
 
 export function newObject() {
   const all = objects();
-  const numbers = all.map(({ id }) => (typeof id === "number" ? id : 0));
-  const id = Math.max(0, ...numbers) + 1;
-  const color = all.reduce((next, thing) => Math.max(next, thing.color + 1), 0);
-  state.fresh.push({ id, color });
+  const id = Math.max(0, ...all.map((thing) => (typeof thing.id === "number" ? thing.id : 0))) + 1;
+  state.fresh.push({ id, color: Math.max(-1, ...all.map(({ color }) => color)) + 1 });
   select(id);
   return id;
 }
 
-/** @param {number} step */
-export function selectNext(step) {
+export function selectNext() {
   const all = objects();
-  if (!all.length) return;
-  const at = all.findIndex(({ id }) => id === state.selected);
-  select(all[(at + step + all.length) % all.length].id);
+  if (all.length) select(all[(all.findIndex(({ id }) => id === state.selected) + 1) % all.length].id);
 }
 
-/** @param {ObjectId} id */
+/** @param {ObjectId | null} id */
 export function toggleHidden(id) {
-  if (!state.hidden.delete(id)) state.hidden.add(id);
+  if (id !== null && !state.hidden.delete(id)) state.hidden.add(id);
   emit("objects");
 }
 
-/** @param {Project} project */
+/** @param {import("./types.js").Project} project */
 export function setProject(project) {
   const before = objects().find(({ id }) => id === state.selected);
   state.project = project;
@@ -109,25 +102,23 @@ export function setProject(project) {
   state.fresh = state.fresh.filter(({ id }) => !known.has(id));
   // Its last prompt was undone: it stays selected, for the next one.
   if (before && !objects().some(({ id }) => id === before.id)) state.fresh.push(before);
-  const all = objects();
-  if (!all.some(({ id }) => id === state.selected)) state.selected = all[0]?.id ?? null;
+  state.selected ??= objects()[0]?.id ?? null;
   emit("project");
   emit("objects");
 }
 
 /** @param {import("./types.js").Progress} progress */
 export function setProgress(progress) {
-  const project = state.project;
+  const { project } = state;
   if (!project) return;
-  project.tracking = progress.tracking;
+  Object.assign(project, { tracking: progress.tracking, mend: progress.mend });
   if (progress.tracking) state.setAside = false;
-  project.mend = progress.mend;
   if (progress.tracked) project.tracked = joined(project.tracked, progress.tracked);
   emit("progress", progress);
 }
 
 /** @param {import("./types.js").Range[]} ranges @param {import("./types.js").Range} added */
-export function joined(ranges, [first, last]) {
+function joined(ranges, [first, last]) {
   const apart = ranges.filter(([a, b]) => b < first - 1 || a > last + 1);
   for (const [a, b] of ranges) {
     if (b >= first - 1 && a <= last + 1) [first, last] = [Math.min(a, first), Math.max(b, last)];
@@ -135,27 +126,20 @@ export function joined(ranges, [first, last]) {
   return [...apart, /** @type {[number, number]} */ ([first, last])].sort((a, b) => a[0] - b[0]);
 }
 
-/** @type {{text: string, level: import("./types.js").Level, at: number}} */
-let latest = { text: "", level: "info", at: 0 };
-
-/** Show a message; warnings and errors stay for longer. The same one twice in a row counts once.
- * @param {import("./types.js").Level} level @param {string} text */
+let latest = { text: "", at: 0 };
+/** Show a message for a while; the same one twice in a row counts once.
+ * @param {"info" | "warning" | "error"} level @param {string} text */
 export function say(level, text) {
   const now = performance.now();
   if (text === latest.text && now - latest.at < 2000) return;
-  latest = { text, level, at: now };
-  const item = document.createElement("p");
-  item.className = level;
-  item.textContent = text;
-  const close = document.createElement("button");
-  close.textContent = "×";
-  close.ariaLabel = "Close message";
-  close.onclick = () => item.remove();
-  item.append(close);
+  latest = { text, at: now };
+  const item = Object.assign(document.createElement("p"), { className: level, textContent: text });
+  const onclick = () => item.remove();
+  item.append(Object.assign(document.createElement("button"), { textContent: "×", ariaLabel: "Close message", onclick }));
   const area = byId("messages", HTMLElement);
   area.append(item);
   while (area.children.length > 4) area.firstElementChild?.remove();
-  window.setTimeout(() => item.remove(), level === "error" ? 20000 : level === "info" ? 5000 : 9000);
+  window.setTimeout(onclick, { info: 5000, warning: 9000, error: 20000 }[level] ?? 5000);
 }
 
 /** Send a command; what the server refuses is shown. @param {string} name @param {object} body
@@ -165,11 +149,15 @@ export async function command(name, body) {
     await post(`api/${name}`, body);
     return true;
   } catch (error) {
-    say("error", error instanceof TypeError ? "The server cannot be reached." : String(
-      error instanceof Error ? error.message : error,
-    ));
+    say("error", reasonOf(error));
     return false;
   }
+}
+
+export function watches() {
+  if (state.project?.control) return false;
+  say("warning", "This tab watches. Take control first.");
+  return true;
 }
 
 /** @template {Element} T @param {string} id @param {new () => T} kind @returns {T} */
@@ -183,9 +171,9 @@ export function byId(id, kind) {
 export function timeOf(frame) {
   const rate = state.project?.video?.rate;
   if (!rate) return "";
-  const ms = Math.round((frame / rate) * 1000);
-  const [h, m, s] = [Math.floor(ms / 3600000), Math.floor(ms / 60000) % 60, (ms / 1000) % 60];
-  return `${h}:${String(m).padStart(2, "0")}:${(Math.floor(s * 1000) / 1000).toFixed(3).padStart(6, "0")}`;
+  const ms = Math.floor((frame / rate) * 1000 + 1e-6);
+  const rest = new Date(ms % 3600000).toISOString().slice(14, 23); // mm:ss.mmm
+  return `${Math.floor(ms / 3600000)}:${rest}`;
 }
 
 /** @param {number} seconds */

@@ -1,34 +1,34 @@
 /** What the pointer does on the canvas: points, boxes, brush, zoom, pan. */
 
-import { pause, shown } from "./player.js";
+import { wheelOf } from "./canvas.js";
 import { masksAt } from "./masks.js";
+import { arrived, pause } from "./player.js";
 import { editsOf, setEdits } from "./prompts.js";
 import { decode, encode } from "./rle.js";
-import { colorOf, emit, newObject, on, rgb, say, select, state } from "./state.js";
+import { colorOf, emit, newObject, on, pixelOf, say, select, state, watches } from "./state.js";
 import { canvas, objectAt, overlay, panBy, redraw, scale, toVideo, zoomBy } from "./view.js";
 
-/** @typedef {import("./types.js").Edit} Edit */
-/** @typedef {import("./types.js").ObjectId} ObjectId */
+/** @typedef {import("./types.js").Edit} Edit @typedef {import("./types.js").Box} Box */
 /** @typedef {import("./view.js").Point} Point */
 
 const DRAG = 5; // CSS pixels from which a click is a box
 const GRAB = 9; // CSS pixels around a point that are the point
-
 /** @type {{start: PointerEvent, last: Point, drag: boolean} | null} */
 let press = null;
 /** @type {PointerEvent | null} */
 let panning = null;
-
-/** @type {{mask: Uint8Array, image: ImageData, frame: number, object: ObjectId, add: boolean} | null} */
+/** @type {{mask: Uint8Array, image: ImageData, pixels: Uint32Array, context: OffscreenCanvasRenderingContext2D,
+ *   fill: number, frame: number, object: import("./types.js").ObjectId, add: boolean} | null} */
 let stroke = null;
 
 /** @param {import("./state.js").Tool} tool */
 export function setTool(tool) {
   cancel();
   state.tool = tool;
-  if (tool === "point" || tool === "box") overlay.brush = null;
+  if (!brushing()) overlay.brush = null;
   emit("tool");
 }
+const brushing = () => state.tool === "paint" || state.tool === "erase";
 
 /** @param {number} factor */
 export function resizeBrush(factor) {
@@ -45,65 +45,49 @@ export function cancel() {
   return was;
 }
 
-/** The frame that a prompt is for, once it is to be seen. */
+/** Whether prompts can be given now; if not, the user is told why. */
 function promptable() {
-  if (!state.project?.video) return false;
-  if (!state.project.control) {
-    say("warning", "This tab watches. Take control first.");
-    return false;
-  }
-  if (state.playing) {
-    pause();
-    return false;
-  }
-  if (shown.exact && shown.frame === state.frame) return true;
-  say("info", "The frame is on its way; prompt it when it is shown.");
+  if (!state.project?.video || watches()) return false;
+  if (state.playing) pause();
+  else if (!arrived()) say("info", "The frame is on its way; prompt it when it is shown.");
+  else return true;
   return false;
 }
 
-/** @param {Point} point */
-function inside({ x, y }) {
-  const video = state.project?.video;
-  return !!video && x >= 0 && y >= 0 && x < video.width && y < video.height;
-}
-
-/** @param {Point} point @returns {Point} */
+/** @param {Point} point @returns {Point} Rounded, and within the frame. */
 function clamped({ x, y }) {
   const { width, height } = state.project?.video ?? { width: 1, height: 1 };
-  return { x: Math.max(0, Math.min(width, x)), y: Math.max(0, Math.min(height, y)) };
+  const [cx, cy] = [Math.max(0, Math.min(width, x)), Math.max(0, Math.min(height, y))];
+  return { x: Math.round(cx * 100) / 100, y: Math.round(cy * 100) / 100 };
 }
 
-/** The edit under a point, of the selected object. @param {Edit[]} edits @param {Point} point */
+/** The edit under a point. @param {Edit[]} edits @param {Point} point */
 function grabbed(edits, { x, y }) {
-  /** @param {number} px @param {number} py */
-  const near = (px, py) => Math.hypot(px - x, py - y) * scale() <= GRAB;
-  return edits.findLast(
-    (edit) =>
-      (edit.kind === "point" && near(edit.x, edit.y)) ||
-      (edit.kind === "box" && near(edit.box[0], edit.box[1])),
-  );
+  const near = (/** @type {number} */ px, /** @type {number} */ py) => Math.hypot(px - x, py - y) * scale() <= GRAB;
+  return edits.findLast((edit) =>
+    edit.kind === "point" ? near(edit.x, edit.y) : edit.kind === "box" && near(edit.box[0], edit.box[1]));
 }
 
 /** @param {Point} point @param {boolean} negative */
 function click(point, negative) {
-  if (!inside(point) || !promptable()) return;
+  const { width = 0, height = 0 } = state.project?.video ?? {};
+  const { x, y } = clamped(point);
+  const inside = point.x >= 0 && point.y >= 0 && point.x < width && point.y < height;
+  if (!inside || !promptable()) return;
   const object = state.selected ?? newObject();
   const edits = editsOf(object, state.frame);
   const old = grabbed(edits, point);
   if (old) return setEdits(object, state.frame, edits.filter((edit) => edit !== old));
-  const [x, y] = [Math.round(point.x * 100) / 100, Math.round(point.y * 100) / 100];
   setEdits(object, state.frame, [...edits, { kind: "point", x, y, label: negative ? 0 : 1 }]);
 }
 
-/** @param {Point} from @param {Point} to @returns {[number, number, number, number]} */
+/** @param {Point} from @param {Point} to @returns {Box} */
 function boxOf(from, to) {
   const [a, b] = [clamped(from), clamped(to)];
-  const box = [Math.min(a.x, b.x), Math.min(a.y, b.y), Math.max(a.x, b.x), Math.max(a.y, b.y)];
-  const [x0, y0, x1, y1] = box.map((value) => Math.round(value * 100) / 100);
-  return [x0, y0, x1, y1];
+  return [Math.min(a.x, b.x), Math.min(a.y, b.y), Math.max(a.x, b.x), Math.max(a.y, b.y)];
 }
 
-/** @param {[number, number, number, number]} box */
+/** @param {Box} box */
 function addBox(box) {
   if (box[2] - box[0] < 1 || box[3] - box[1] < 1 || !promptable()) return;
   const object = state.selected ?? newObject();
@@ -117,48 +101,38 @@ export function clearPrompts() {
   if (promptable()) setEdits(state.selected, state.frame, []);
 }
 
-// The brush ---------------------------------------------------------------------------------------
-
-/** @param {Point} point @param {boolean} add */
-function beginStroke(point, add) {
+/** Begin from the mask as it is. @param {boolean} add Paint, or erase. */
+function beginStroke(add) {
   const video = state.project?.video;
   if (!video || !promptable()) return;
   const object = state.selected ?? newObject();
+  const { frame } = state;
   const { width, height } = video;
-  const frame = state.frame;
-  const painted = editsOf(object, frame).find((edit) => edit.kind === "mask");
-  const only = painted?.kind === "mask" && editsOf(object, frame).length === 1;
-  const cut = only
-    ? decode(painted.counts, height, width)
-    : masksAt(frame)?.masks.find(({ id }) => id === object)?.cut;
+  const edits = editsOf(object, frame);
+  const painted = edits.length === 1 && edits[0].kind === "mask" ? edits[0].counts : null;
+  const shownCut = masksAt(frame)?.masks.find(({ id }) => id === object)?.cut;
+  const cut = painted === null ? shownCut : decode(painted, height, width);
   const mask = new Uint8Array(width * height);
   const image = new ImageData(width, height);
-  const color = rgb(colorOf(object));
   const pixels = new Uint32Array(image.data.buffer);
-  fill = (color[0] | (color[1] << 8) | (color[2] << 16) | (120 << 24)) >>> 0;
+  const fill = pixelOf(colorOf(object), 120);
   for (let y = 0; cut && y < cut.height; y++) {
-    for (let x = 0; x < cut.width; x++) {
-      if (!cut.mask[y * cut.width + x]) continue;
-      const i = (y + cut.y) * width + x + cut.x;
-      mask[i] = 1;
-      pixels[i] = fill;
-    }
+    mask.set(cut.mask.subarray(y * cut.width, (y + 1) * cut.width), (y + cut.y) * width + cut.x);
   }
+  for (let i = 0; i < mask.length; i++) if (mask[i]) pixels[i] = fill;
   const layer = new OffscreenCanvas(width, height);
-  layer.getContext("2d")?.putImageData(image, 0, 0);
+  const context = layer.getContext("2d");
+  if (!context) return;
+  context.putImageData(image, 0, 0);
   overlay.painting = { canvas: layer, object };
-  stroke = { mask, image, frame, object, add };
-  strokeTo(point, point);
+  stroke = { mask, image, pixels, context, fill, frame, object, add };
 }
-let fill = 0;
 
 /** @param {Point} from @param {Point} to */
 function strokeTo(from, to) {
-  const context = overlay.painting?.canvas.getContext("2d");
-  if (!stroke || !context) return;
-  const { mask, image, add } = stroke;
+  if (!stroke) return;
+  const { mask, image, pixels, context, fill, add } = stroke;
   const { width, height } = image;
-  const pixels = new Uint32Array(image.data.buffer);
   const r = state.brush / 2;
   const x0 = Math.max(0, Math.floor(Math.min(from.x, to.x) - r));
   const y0 = Math.max(0, Math.floor(Math.min(from.y, to.y) - r));
@@ -166,12 +140,11 @@ function strokeTo(from, to) {
   const y1 = Math.min(height - 1, Math.ceil(Math.max(from.y, to.y) + r));
   if (x1 < x0 || y1 < y0) return;
   const [dx, dy] = [to.x - from.x, to.y - from.y];
-  const length = dx * dx + dy * dy || 1;
   for (let y = y0; y <= y1; y++) {
     for (let x = x0; x <= x1; x++) {
       // How far the pixel's centre is from the segment; the pixel under the pointer always counts.
       const [px, py] = [x + 0.5 - from.x, y + 0.5 - from.y];
-      const t = Math.max(0, Math.min(1, (px * dx + py * dy) / length));
+      const t = Math.max(0, Math.min(1, (px * dx + py * dy) / (dx * dx + dy * dy || 1)));
       if (Math.hypot(px - t * dx, py - t * dy) > Math.max(r, 0.71)) continue;
       mask[y * width + x] = add ? 1 : 0;
       pixels[y * width + x] = add ? fill : 0;
@@ -184,29 +157,25 @@ function strokeTo(from, to) {
 function endStroke() {
   if (!stroke) return;
   const { mask, image, object, frame } = stroke;
-  stroke = null;
-  overlay.painting = null;
+  stroke = overlay.painting = null;
   setEdits(object, frame, [{ kind: "mask", counts: encode(mask, image.height, image.width) }]);
 }
 
-// Pointer -----------------------------------------------------------------------------------------
-
 canvas.addEventListener("pointerdown", (event) => {
   canvas.focus();
-  if (press || stroke) return; // a second button during a drag
+  if (press || panning) return; // a second button during a drag
   canvas.setPointerCapture(event.pointerId);
+  const point = toVideo(event);
   if (event.button === 1) {
     panning = event;
     event.preventDefault();
-    return;
-  }
-  const point = toVideo(event);
-  if (event.button === 0 && (event.ctrlKey || event.metaKey)) {
+  } else if (event.button === 0 && (event.ctrlKey || event.metaKey)) {
     const object = objectAt(point);
     if (object !== null) select(object);
-  } else if (event.button === 0 && (state.tool === "paint" || state.tool === "erase")) {
-    beginStroke(point, (state.tool === "paint") !== event.altKey);
+  } else if (event.button === 0 && brushing()) {
+    beginStroke((state.tool === "paint") !== event.altKey);
     press = stroke && { start: event, last: point, drag: false };
+    strokeTo(point, point);
   } else if (event.button === 0 || event.button === 2) {
     press = { start: event, last: point, drag: false };
   }
@@ -219,69 +188,56 @@ canvas.addEventListener("pointermove", (event) => {
     return;
   }
   const point = toVideo(event);
-  const brush = state.tool === "paint" || state.tool === "erase";
-  if (brush) overlay.brush = point;
-  if (brush || press) redraw();
+  if (brushing()) overlay.brush = point;
+  if (brushing() || press) redraw();
   if (stroke && press) {
-    for (const one of event.getCoalescedEvents?.() ?? []) {
+    for (const one of [...(event.getCoalescedEvents?.() ?? []), event]) {
       const next = toVideo(one);
       strokeTo(press.last, next);
       press.last = next;
     }
-    strokeTo(press.last, point);
-    press.last = point;
   } else if (press && press.start.button === 0) {
     const { clientX, clientY } = press.start;
     press.drag ||= Math.hypot(event.clientX - clientX, event.clientY - clientY) > DRAG;
-    if (press.drag) overlay.box = boxOf(toVideo(press.start), point);
+    if (press.drag) overlay.box = boxOf(press.last, point);
   } else {
-    canvas.dataset.over = String(objectAt(point) ?? "");
-    emit("view", scale());
+    hover(String(objectAt(point) ?? ""));
   }
 });
 
+/** @param {string} object */
+function hover(object) {
+  if (canvas.dataset.over === object) return;
+  canvas.dataset.over = object;
+  emit("view");
+}
+
 canvas.addEventListener("pointerup", (event) => {
-  if (panning) {
-    if (event.button === 1) panning = null;
-    return;
-  }
+  if (panning && event.button === 1) panning = null;
   if (!press || event.button !== press.start.button) return;
   const { start, drag } = press;
-  press = null;
-  const box = overlay.box;
-  overlay.box = null;
+  const { box } = overlay;
+  press = overlay.box = null;
   redraw();
   if (stroke) return endStroke();
   if (drag && box) return addBox(box);
   if (state.tool === "box" && start.button === 0 && !start.altKey) return; // a box has two corners
   click(toVideo(event), start.button === 2 || start.altKey);
 });
-
 canvas.addEventListener("pointercancel", () => {
   panning = null;
   cancel();
 });
 canvas.addEventListener("pointerleave", () => {
   overlay.brush = null;
-  canvas.dataset.over = "";
-  emit("view", scale());
+  hover("");
   redraw();
 });
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 canvas.addEventListener("auxclick", (event) => event.preventDefault());
-canvas.addEventListener("dblclick", (event) => event.preventDefault());
-canvas.addEventListener(
-  "wheel",
-  (event) => {
-    event.preventDefault();
-    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 33 : 1;
-    zoomBy(1.0015 ** (-event.deltaY * lines), event);
-  },
-  { passive: false },
-);
+canvas.addEventListener("wheel", (event) => zoomBy(1.0015 ** -wheelOf(event)[1], event), { passive: false });
 
-// A stroke is for the frame it was begun on.
+// What is drawn is for the frame it was begun on.
 on(["frame"], () => {
-  if (stroke && stroke.frame !== state.frame) cancel();
+  if (!arrived() && (press || stroke)) cancel();
 });
-
