@@ -1,46 +1,38 @@
 /** What buttons and keys do alike. */
-
-import { goTo, shown } from "./player.js";
+import { goTo } from "./player.js";
 import { forgetSteps, promptFrames } from "./prompts.js";
 import { byId, command, emit, objects, say, select, state } from "./state.js";
-
 /** @typedef {import("./types.js").ObjectId} ObjectId */
-
 const dialog = byId("ask", HTMLDialogElement);
 const input = byId("ask-input", HTMLInputElement);
 
-/** Ask the user; null where the answer is no.
- * @param {string} question @param {string} yes What the button says.
+/** Ask the user; null where the answer is no. @param {string} question @param {string} yes On the button.
  * @param {string | null} [text] Where a text is asked for: what is in the field at first.
  * @returns {Promise<string | null>} The text, or "yes". */
 export function ask(question, yes, text = null) {
   byId("ask-text", HTMLElement).textContent = question;
   byId("ask-yes", HTMLElement).textContent = yes;
   input.hidden = text === null;
-  input.value = text ?? "";
+  input.value = text ?? "yes";
   dialog.returnValue = "no";
   dialog.showModal();
   if (text !== null) input.select();
   return new Promise((resolve) => {
-    const answer = () => (text === null ? "yes" : input.value.trim() || null);
-    dialog.onclose = () => resolve(dialog.returnValue === "yes" ? answer() : null);
+    dialog.onclose = () => resolve((dialog.returnValue === "yes" && input.value.trim()) || null);
   });
 }
 
-/** @param {ObjectId} id */
-export async function remove(id) {
-  if (state.fresh.some((thing) => thing.id === id)) {
-    state.fresh = state.fresh.filter((thing) => thing.id !== id);
-  } else if (await ask(`Remove object ${id}, its prompts and its masks?`, "Remove")) {
-    if (!(await command("object", { remove: id }))) return;
-    forgetSteps((step) => step.object === id);
-  }
+export async function remove(/** @type {ObjectId} */ id) {
+  const fresh = state.fresh.some((thing) => thing.id === id);
+  if (!fresh && !(await ask(`Remove object ${id}, its prompts and its masks?`, "Remove"))) return;
   if (state.selected === id) select(objects().find((thing) => thing.id !== id)?.id ?? null);
-  else select(state.selected);
+  if (!fresh && !(await command("object", { remove: id }))) return;
+  state.fresh = state.fresh.filter((thing) => thing.id !== id);
+  forgetSteps((step) => step.object === id);
+  emit("objects");
 }
 
-/** @param {ObjectId} id */
-export async function rename(id) {
+export async function rename(/** @type {ObjectId} */ id) {
   const name = await ask(`Name of object ${id}`, "Rename", String(id));
   if (name === null || name === String(id)) return;
   const to = /^\d{1,9}$/.test(name) ? Number(name) : name;
@@ -52,34 +44,25 @@ export async function rename(id) {
   select(to);
 }
 
-/** A whole number of a field, or null where there is none. @param {string} text */
-export function frameOf(text) {
-  return /^\s*\d+\s*$/.test(text) ? Number(text) : null;
-}
+/** The whole number in a field, or null. @param {string} text */
+export const frameOf = (text) => (/^\s*\d+\s*$/.test(text) ? Number(text) : null);
+/** Whether Track goes on with the pass that was paused. */
+export const continues = () => !!state.project?.unfinished && !state.setAside;
 
-/** Start the pass that is set up in the panel, go on with a stopped one, or with a mend. */
+/** Go on with a mend or a paused pass, or start the pass that is set up in the panel. */
 export function track() {
   const { project } = state;
   if (!project?.video || project.tracking) return;
   if (project.mend || continues()) return command("track", { resume: true });
-  const until = byId("until", HTMLInputElement);
-  const end = frameOf(until.value);
-  if (until.value.trim() && end === null) {
-    until.focus();
-    return say("error", `"${until.value}" is no frame number. Leave it empty for the end of the video.`);
-  }
-  return command("track", {
-    direction: byId("direction", HTMLSelectElement).value,
-    start: byId("from", HTMLSelectElement).value === "here" ? state.frame : null,
-    end,
-  });
+  const until = byId("until", HTMLInputElement).value;
+  const end = frameOf(until);
+  if (until.trim() && end === null) return say("error", `"${until}" is no frame number. Leave it empty for the end.`);
+  const start = byId("from", HTMLSelectElement).value === "here" ? state.frame : null;
+  return command("track", { direction: byId("direction", HTMLSelectElement).value, start, end });
 }
-
 export const pause = () => command("stop", {});
 
-/** Whether Track goes on with the pass that was paused. */
-export const continues = () => !!state.project?.unfinished && !state.setAside;
-
+/** Pause, and let Track begin a new pass. */
 export async function stop() {
   if (state.project?.tracking) await pause();
   state.setAside = true;
@@ -91,28 +74,22 @@ export async function dropMend() {
   if (yes && state.project?.mend) command("drop", {});
 }
 
-/** @param {number[]} frames Ascending. @param {1 | -1} step @param {string} none */
-function jump(frames, step, none) {
-  const at = state.playing ? shown.frame : state.frame;
-  const next = step > 0 ? frames.find((one) => one > at) : frames.findLast((one) => one < at);
-  if (next === undefined) say("info", none);
-  else goTo(next);
-}
-
-/** @param {1 | -1} step */
-export function jumpToPrompt(step) {
-  jump(promptFrames(), step, `No prompt ${step > 0 ? "after" : "before"} this frame.`);
-}
-
-/** @param {1 | -1} step */
-export function jumpToFlag(step) {
-  const spans = state.project?.spans;
-  if (!spans) return say("info", "Press “Find what looks wrong” first.");
+/** @param {number[]} frames Ascending. @param {1 | -1} step @param {string} what */
+function jump(frames, step, what) {
   const at = state.frame;
-  jump(spans.map(({ first }) => first).sort((a, b) => a - b), step,
-    `No flagged moment ${step > 0 ? "after" : "before"} this frame.`);
-  const span = spans.find(({ first }) => first === state.frame);
-  if (state.frame === at || !span) return;
+  const next = step > 0 ? frames.find((one) => one > at) : frames.findLast((one) => one < at);
+  if (next === undefined) say("info", `No ${what} ${step > 0 ? "after" : "before"} this frame.`);
+  else goTo(next);
+  return next;
+}
+export const jumpToPrompt = (/** @type {1 | -1} */ step) => jump(promptFrames(), step, "prompt");
+
+export function jumpToFlag(/** @type {1 | -1} */ step) {
+  const { spans } = state.project ?? {};
+  if (!spans) return say("info", "Press “Find what looks wrong” first.");
+  const next = jump(spans.map(({ first }) => first).sort((a, b) => a - b), step, "flagged moment");
+  const span = spans.find(({ first }) => first === next);
+  if (!span) return;
   if (objects().some(({ id }) => id === span.object)) select(span.object);
   say("info", `Object ${span.object}, frames ${span.first} to ${span.last}: ${span.reasons.join(", ")}`);
 }

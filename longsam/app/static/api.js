@@ -1,13 +1,11 @@
 /** Talks to the server: requests, and the WebSocket of events. All addresses are relative. */
-
 /** This tab, to the server: one tab controls, others watch. */
 export const tab = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
   byte.toString(16).padStart(2, "0")).join("");
 
 /** The server refused; the message is a sentence for the user. */
 export class Refused extends Error {
-  /** @param {number} status @param {string} message */
-  constructor(status, message) {
+  constructor(/** @type {number} */ status, /** @type {string} */ message) {
     super(message);
     this.status = status;
   }
@@ -15,8 +13,7 @@ export class Refused extends Error {
 
 /** @param {unknown} error */
 export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
-/** @param {unknown} error */
-export const reasonOf = (error) =>
+export const reasonOf = (/** @type {unknown} */ error) =>
   error instanceof TypeError ? "the server cannot be reached." : error instanceof Error ? error.message : String(error);
 
 /** @param {string} path @param {RequestInit} [options] */

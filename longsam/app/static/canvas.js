@@ -1,5 +1,4 @@
 /** A canvas as sharp as the screen, drawn at most once with each frame of the screen. */
-
 import { byId } from "./state.js";
 
 /** @param {string} id @param {() => void} draw @param {() => void} [resized] Called before it is drawn. */

@@ -1,7 +1,5 @@
 /** Frames as bitmaps: fetched once, kept while they fit, shared by all that ask for the same. */
-
 import { LOSSLESS, WIDTHS, frameUrl, getBlob } from "./api.js";
-
 /** @typedef {{bitmap: ImageBitmap, width: number}} Picture  width: one of WIDTHS, or LOSSLESS */
 const BEST_FIRST = [LOSSLESS, ...WIDTHS].sort((a, b) => b - a);
 
@@ -15,14 +13,12 @@ class Kept {
     /** @type {Map<string, T>} */
     this.map = new Map();
   }
-  /** @param {string} key */
-  get(key) {
+  get(/** @type {string} */ key) {
     const value = this.map.get(key);
     if (value !== undefined && this.map.delete(key)) this.map.set(key, value);
     return value;
   }
-  /** @param {string} key @param {T} value */
-  set(key, value) {
+  set(/** @type {string} */ key, /** @type {T} */ value) {
     this.map.set(key, value);
     this.bytes += this.bytesOf(value);
     for (const [oldest, old] of this.map) {
@@ -43,8 +39,7 @@ const blobs = new Kept(96e6, (blob) => blob.size);
 const bitmaps = new Kept(160e6, (bitmap) => bitmap.width * bitmap.height * 4);
 /** @type {Map<string, {promise: Promise<Picture>, controller: AbortController, since: number, ahead: boolean}>} */
 const coming = new Map();
-/** @param {number} frame @param {number} width */
-const key = (frame, width) => `${frame} ${width}`;
+const key = (/** @type {number} */ frame, /** @type {number} */ width) => `${frame} ${width}`;
 
 /** The best bitmap of a frame that is here already. @param {number} frame @returns {Picture | null} */
 export function best(frame) {

@@ -1,5 +1,4 @@
 /** The keyboard. */
-
 import * as actions from "./actions.js";
 import { showHelp } from "./panel.js";
 import { goTo, togglePlay } from "./player.js";
@@ -8,8 +7,7 @@ import { byId, newObject, selectNext, state, toggleHidden } from "./state.js";
 import { cancel, clearPrompts, resizeBrush, setTool } from "./tools.js";
 import { canvas, fit, zoomBy } from "./view.js";
 
-/** @param {number} by */
-const step = (by) => () => goTo(state.frame + by);
+const step = (/** @type {number} */ by) => () => goTo(state.frame + by);
 
 /** Keys, what they are called in the help, what they do. @type {[string[], string, string, () => unknown][]} */
 const KEYS = [
@@ -73,15 +71,13 @@ byId("help-keys", HTMLElement).append(...[...KEYS.map(([, name, does]) => [name,
 }));
 
 document.addEventListener("keydown", (event) => {
-  const target = event.target instanceof HTMLElement ? event.target : document.body;
+  const { target } = event;
   if (document.querySelector("dialog[open]")) return; // Esc and Enter are the dialog's
-  const typing = target instanceof HTMLSelectElement || (target instanceof HTMLInputElement && target.type !== "range");
+  const typing = target instanceof HTMLSelectElement || target instanceof HTMLInputElement;
   if (typing && event.key === "Escape") return canvas.focus();
   if (typing && !/^F\d/.test(event.key)) return;
-  const elsewhere = target !== document.body && target !== canvas;
   // With the focus on a control these are the browser's, so that the keyboard alone reaches all.
-  if (elsewhere && (event.key === "Tab" || event.key === "Enter" || (event.key === " " && target instanceof HTMLButtonElement))) return;
-  if (target instanceof HTMLInputElement && event.key.startsWith("Arrow")) return;
+  if (target !== document.body && target !== canvas && ["Tab", "Enter", " "].includes(event.key)) return;
   if (event.key === "Tab" && event.shiftKey) return;
   const command = event.ctrlKey || event.metaKey;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;

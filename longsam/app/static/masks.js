@@ -1,9 +1,7 @@
 /** The masks of frames: fetched, decoded, kept for a while, drawn to small pictures. */
-
 import { get } from "./api.js";
 import { decode, paint } from "./rle.js";
 import { emit, rgb, state } from "./state.js";
-
 /** @typedef {import("./types.js").MaskAnswer & {cut: import("./rle.js").Cut | null,
  *   picture: OffscreenCanvas | null, look: string}} Mask */
 /** @typedef {{kind: import("./types.js").Kind, masks: Mask[], stale: boolean}} FrameMasks */
@@ -15,7 +13,6 @@ const kept = new Map();
 const coming = new Map();
 /** @type {Map<number, number>} When they could not be had. */
 const failures = new Map();
-
 /** @param {number} frame */
 const failedLately = (frame) => performance.now() - (failures.get(frame) ?? -Infinity) < 2000;
 /** Whether there is nothing to wait for. @param {number} frame */
@@ -61,8 +58,7 @@ export function want(frame) {
   return (own.done = fetchMasks(frame, own));
 }
 
-/** @param {number} frame @param {{stale: boolean}} own */
-async function fetchMasks(frame, own) {
+async function fetchMasks(/** @type {number} */ frame, /** @type {{stale: boolean}} */ own) {
   try {
     put(await get(`api/masks/${frame}`), own.stale);
   } catch {

@@ -1,63 +1,57 @@
 /** Everything around the canvas: lists, fields, banners, badges. */
-
 import * as actions from "./actions.js";
 import { masksAt } from "./masks.js";
 import * as player from "./player.js";
 import { numWaiting, redo, undo } from "./prompts.js";
 import * as s from "./state.js";
-import { clearPrompts, setTool } from "./tools.js";
 import { zoomTimeline } from "./timeline.js";
+import { clearPrompts, setTool } from "./tools.js";
 import { canvas, fit, scale } from "./view.js";
-
 const { state, on, command } = s;
-/** @param {string} id */
-const at = (id) => s.byId(id, HTMLElement);
-/** @param {string} id */
-const field = (id) => s.byId(id, HTMLInputElement);
-/** @param {string} id */
-const choice = (id) => s.byId(id, HTMLSelectElement);
-/** Only when it is another: the screen reader would say it again. @param {string} id @param {string} text */
+const at = (/** @type {string} */ id) => s.byId(id, HTMLElement);
+const field = (/** @type {string} */ id) => s.byId(id, HTMLInputElement);
+const choice = (/** @type {string} */ id) => s.byId(id, HTMLSelectElement);
+/** Only what is new: a screen reader would say it again. @param {string} id @param {string} text */
 const write = (id, text) => at(id).textContent !== text && (at(id).textContent = text);
 /** @param {string} id @param {boolean} seen @param {string} [text] */
-function show(id, seen, text) {
+const show = (id, seen, text) => {
   at(id).hidden = !seen;
   if (text !== undefined) write(id, text);
-}
+};
 /** @param {string} id @param {boolean} can */
 const enable = (id, can) => (s.byId(id, HTMLButtonElement).disabled = !can);
+export const showHelp = () => s.byId("help", HTMLDialogElement).showModal();
+const hideAll = () => {
+  state.allHidden = !state.allHidden;
+  s.emit("objects");
+};
+const step = (/** @type {number} */ by) => () => player.goTo(state.frame + by);
 
 /** @type {Record<string, () => unknown>} */
-const buttons = {
-  fit, new: s.newObject, clear: clearPrompts, review: () => command("review", {}),
-  undo: () => undo(player.goTo), redo: () => redo(player.goTo),
-  take: () => command("control", {}), track: actions.track, "mend-track": actions.track,
-  pause: actions.pause, stop: actions.stop, "mend-drop": actions.dropMend,
-  "mend-keep": () => command("keep", {}), play: player.togglePlay, keys: showHelp,
-  back1: () => player.goTo(state.frame - 1), back10: () => player.goTo(state.frame - 10),
-  on1: () => player.goTo(state.frame + 1), on10: () => player.goTo(state.frame + 10),
+const BUTTONS = {
+  fit, new: s.newObject, clear: clearPrompts, keys: showHelp, "hide-all": hideAll,
+  undo: () => undo(player.goTo), redo: () => redo(player.goTo), take: () => command("control", {}),
+  track: actions.track, "mend-track": actions.track, pause: actions.pause, stop: actions.stop,
+  "mend-keep": () => command("keep", {}), "mend-drop": actions.dropMend,
+  play: player.togglePlay, back1: step(-1), back10: step(-10), on1: step(1), on10: step(10),
   "prompt-before": () => actions.jumpToPrompt(-1), "prompt-next": () => actions.jumpToPrompt(1),
   "flag-before": () => actions.jumpToFlag(-1), "flag-next": () => actions.jumpToFlag(1),
-  in: () => zoomTimeline(2), out: () => zoomTimeline(0.5),
-  "hide-all": () => {
-    state.allHidden = !state.allHidden;
-    s.emit("objects");
-  },
+  review: () => command("review", {}), in: () => zoomTimeline(2), out: () => zoomTimeline(0.5),
 };
-for (const [id, action] of Object.entries(buttons)) at(id).addEventListener("click", () => action());
-export function showHelp() {
-  s.byId("help", HTMLDialogElement).showModal();
+for (const [id, action] of Object.entries(BUTTONS)) at(id).addEventListener("click", () => action());
+for (const button of at("tools").querySelectorAll("button")) {
+  button.onclick = () => setTool(/** @type {s.Tool} */ (button.dataset.tool));
 }
 // After a click the keys are the picture's again: Space plays, it does not click once more.
-document.addEventListener("click", (event) => {
-  const button = event.target instanceof Element && event.target.closest("button, select");
-  if (event.detail && button && !button.closest("dialog") && !(button instanceof HTMLSelectElement)) canvas.focus();
+document.addEventListener("click", ({ target, detail }) => {
+  const button = target instanceof Element && target.closest("button");
+  if (detail && button && !button.closest("dialog")) canvas.focus();
 });
-
 choice("speed").onchange = () => {
   player.setSpeed(Number(choice("speed").value));
   canvas.focus();
 };
-choice("video").onchange = () => command("open", { video: choice("video").value }).then(() => videoList());
+choice("video").onchange = () => command("open", { video: choice("video").value }).then(videoList);
 field("brush").oninput = () => {
   state.brush = Number(field("brush").value);
   s.emit("tool");
@@ -70,42 +64,43 @@ field("frame").onchange = () => {
 };
 field("time").onchange = () => {
   const match = /^\s*(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)\s*$/.exec(field("time").value);
-  const rate = state.project?.video?.rate;
-  if (match && rate) {
-    const seconds = Number(match[1] ?? 0) * 3600 + Number(match[2] ?? 0) * 60 + Number(match[3]);
-    player.goTo(Math.floor(seconds * rate + 0.01));
-  } else s.say("error", `"${field("time").value}" is no time. Write 1:02:03.5, 2:03 or seconds.`);
+  const [h, m, seconds] = (match ?? []).slice(1).map((part) => Number(part ?? 0));
+  const rate = state.project?.video?.rate ?? 0;
+  // The time that is shown is rounded down to a millisecond.
+  if (match) player.goTo(Math.floor((h * 3600 + m * 60 + seconds + 0.001) * rate));
+  else s.say("error", `"${field("time").value}" is no time. Write 1:02:03.5, 2:03 or seconds.`);
   position();
 };
-for (const id of ["frame", "time"]) {
-  field(id).addEventListener("keydown", (event) => event.key === "Enter" && window.setTimeout(() => canvas.focus()));
-}
-for (const button of at("tools").querySelectorAll("button")) {
-  button.onclick = () => setTool(/** @type {s.Tool} */ (button.dataset.tool));
+for (const input of [field("frame"), field("time")]) {
+  input.onkeydown = ({ key }) => key === "Enter" && window.setTimeout(() => canvas.focus());
 }
 
 function position() {
   if (document.activeElement !== field("frame")) field("frame").value = String(state.frame);
   if (document.activeElement !== field("time")) field("time").value = s.timeOf(state.frame);
-  const behind = state.frame !== player.shown.frame || !player.shown.exact;
-  show("badge-key", behind && player.shown.frame >= 0 && !state.playing,
-    `key frame ${player.shown.frame}; ${state.frame} is on its way`);
-  show("badge-before", masksAt(player.shown.frame)?.kind === "before");
+  const { frame } = player.shown;
+  const behind = frame >= 0 && !state.playing && !player.arrived();
+  show("badge-key", behind, `frame ${frame} is shown; ${state.frame} is on its way`);
+  show("badge-before", masksAt(frame)?.kind === "before");
+  for (const item of at("objects").querySelectorAll("li")) {
+    const mask = masksAt(frame)?.masks.find(({ id }) => String(id) === item.dataset.object);
+    const small = item.querySelector("small");
+    if (small) small.textContent = mask?.score == null ? "" : `score ${mask.score.toFixed(1)}`;
+  }
 }
 
 function playing() {
   write("play", state.playing ? "Pause" : "Play");
-  at("play").ariaLabel = state.playing ? "Pause" : "Play";
   const real = state.playing && !player.onlyKeyFrames() ? player.realSpeed() : null;
   const slow = real !== null && real < state.speed * 0.9 ? `, now ${real.toFixed(1)}×` : "";
-  const every = state.speed > 1 ? `, every ${state.speed}th frame`.replace("2th", "2nd") : "";
-  const note = player.onlyKeyFrames() ? "key frames only" : `${state.speed}×${every}${slow}`;
-  show("badge-play", state.playing, note);
+  const every = { 2: ", every 2nd frame", 4: ", every 4th frame" }[state.speed] ?? "";
+  show("badge-play", state.playing, player.onlyKeyFrames() ? "key frames only" : `${state.speed}×${every}${slow}`);
 }
 
 /** @param {string} tag @param {Record<string, any>} properties @param {(string | Element)[]} children */
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
+  if (properties.test) element.dataset.testid = properties.test;
   element.append(...children);
   return element;
 }
@@ -113,102 +108,83 @@ function make(tag, properties, ...children) {
 let listed = "";
 function objectList() {
   const all = s.objects();
-  const now = JSON.stringify([all, state.selected, [...state.hidden], state.allHidden, state.project?.control]);
+  const now = JSON.stringify([all, state.selected, [...state.hidden], state.allHidden]);
   if (now === listed) return;
   listed = now;
   const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.testid : null;
   at("objects").replaceChildren(...all.map(objectItem));
-  if (focused) at("objects").querySelector(/** @type {"button"} */ (`[data-testid="${CSS.escape(focused)}"]`))?.focus();
+  for (const button of at("objects").querySelectorAll("button")) if (button.dataset.testid === focused) button.focus();
   if (!all.length) at("objects").append(make("li", {}, "None yet: click on one in the picture."));
   at("objects").querySelector(".selected")?.scrollIntoView({ block: "nearest" });
   write("hide-all", state.allHidden ? "Show all" : "Hide all");
-  scores();
+  position();
 }
 
 /** @param {s.Thing} thing */
 function objectItem({ id, color }) {
-  const off = s.isHidden(id);
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-  for (const [name, value] of Object.entries({ width: 12, height: 12 })) svg.setAttribute(name, String(value));
-  for (const [name, value] of Object.entries({ cx: 6, cy: 6, r: 6, fill: s.css(color) })) dot.setAttribute(name, String(value));
-  svg.append(dot);
-  /** @param {string} text @param {string} label @param {string} test @param {() => void} onclick */
-  const button = (text, label, test, onclick) => {
-    const made = make("button", { textContent: text, title: label, ariaLabel: `${label} object ${id}`, onclick });
-    made.dataset.testid = `${test}-${id}`;
-    return made;
-  };
-  const name = make("button", { className: "name", onclick: () => s.select(id), ondblclick: () => actions.rename(id) },
-    svg, make("span", {}, String(id)), make("small", {}));
-  name.dataset.testid = `object-${id}`;
-  name.ariaPressed = String(id === state.selected);
-  const item = make("li", { className: `${id === state.selected ? "selected" : ""} ${off ? "off" : ""}` }, name,
-    button(off ? "show" : "hide", off ? "Show" : "Hide", "hide", () => s.toggleHidden(id)),
-    button("✎", "Rename", "rename", () => actions.rename(id)),
-    button("×", "Remove", "remove", () => actions.remove(id)));
+  const [off, own] = [s.isHidden(id), id === state.selected];
+  /** @param {string} text @param {string} label @param {() => void} onclick */
+  const button = (text, label, onclick) => make("button", {
+    textContent: text, title: label, ariaLabel: `${label} object ${id}`, onclick, test: `${label.toLowerCase()}-${id}`,
+  });
+  const dot = make("i", {});
+  dot.style.background = s.css(color);
+  const name = make("button", {
+    className: "name", ariaPressed: String(own), test: `object-${id}`,
+    onclick: () => s.select(id), ondblclick: () => actions.rename(id),
+  }, dot, make("span", {}, String(id)), make("small", {}));
+  const item = make("li", { className: `${own ? "selected" : ""} ${off ? "off" : ""}` }, name,
+    button(off ? "show" : "hide", off ? "Show" : "Hide", () => s.toggleHidden(id)),
+    button("✎", "Rename", () => actions.rename(id)), button("×", "Remove", () => actions.remove(id)));
   item.dataset.object = String(id);
   return item;
 }
 
-function scores() {
-  const masks = masksAt(player.shown.frame)?.masks ?? [];
-  for (const item of at("objects").querySelectorAll("li")) {
-    const mask = masks.find(({ id }) => String(id) === item.dataset.object);
-    const small = item.querySelector("small");
-    if (!small) continue;
-    small.textContent = mask?.score == null ? "" : `score ${mask.score.toFixed(1)}`;
-    small.title = mask ? `${mask.area} pixels` : "";
-  }
-}
-
 function videoList() {
-  const { project } = state;
-  const select = choice("video");
-  select.hidden = !project?.videos?.length;
-  const names = project?.videos ?? [];
-  const options = (project?.video ? [] : ["Choose a video…"]).concat(names);
-  if (options.join("\n") !== [...select.options].map(({ text }) => text).join("\n")) {
-    select.replaceChildren(...options.map((text) => new Option(text, text)));
+  const { video, videos } = state.project ?? {};
+  choice("video").hidden = !videos?.length;
+  const names = (video ? [] : ["Choose a video…"]).concat(videos ?? []);
+  if (names.join("\n") !== [...choice("video").options].map(({ text }) => text).join("\n")) {
+    choice("video").replaceChildren(...names.map((text) => new Option(text, text)));
   }
-  if (project?.video) select.value = project.video.name;
+  choice("video").value = video?.name ?? names[0];
 }
 
 function projectShown() {
   const { project } = state;
   if (!project) return;
-  const { video, model, control } = project;
+  const { video, model, control, spans } = project;
   videoList();
   document.title = video ? `${video.name} – longsam` : "longsam";
-  const rate = video?.rate ? `, ${video.rate.toFixed(2)} frames/s, ${s.timeOf(video.num_frames).replace(/\.\d+$/, "")}` : "";
+  const rate = video?.rate ? `, ${video.rate.toFixed(2)} frames/s, ${s.timeOf(video.num_frames).slice(0, -4)}` : "";
   write("about", video ? `${video.name}: ${video.num_frames} frames of ${video.width} × ${video.height}${rate}` : "");
   show("empty", !video, project.videos?.length ? "Choose a video at the top." : "No video is open.");
-  at("time-label").hidden = !video?.rate;
+  show("time-label", !!video?.rate);
   show("watching", !control);
   for (const id of ["review", "new"]) enable(id, control && !!video);
-  for (const id of ["flag-before", "flag-next"]) enable(id, !!project.spans?.length);
-  const failed = model.state === "failed" ? `the model cannot be loaded: ${model.error}` : "";
-  const loading = model.state === "loading" ? "loading the model…" : "";
-  write("status", [failed || loading, project.busy ? `${project.busy}…` : ""].filter(Boolean).join("  ·  "));
-  const n = project.spans?.length ?? 0;
-  write("review-text", project.spans ? (n ? `${n} flagged ${n === 1 ? "span" : "spans"}: . and , go there` : "Nothing looks wrong.") : "");
+  for (const id of ["flag-before", "flag-next"]) enable(id, !!spans?.length);
+  const states = { loading: "loading the model…", failed: `the model cannot be loaded: ${model.error}`, ready: "" };
+  write("status", [states[model.state], project.busy ? `${project.busy}…` : ""].filter(Boolean).join("  ·  "));
+  const found = spans?.length === 1 ? "1 flagged span" : `${spans?.length} flagged spans`;
+  write("review-text", !spans ? "" : spans.length ? `${found}. Go there with . and ,` : "Nothing looks wrong.");
   write("folder", `In ${project.folder}`);
-  exportList();
+  exportList(project);
   passes();
 }
 
 let exported = "";
-function exportList() {
-  const { exports = [], control = false, tracked = [], busy } = state.project ?? {};
-  const now = JSON.stringify([exports, control, tracked.length > 0, busy]);
+/** @param {import("./types.js").Project} project */
+function exportList({ exports, control, tracked, busy }) {
+  const disabled = !control || !tracked.length || !!busy?.startsWith("exporting");
+  const now = JSON.stringify([exports, disabled]);
   if (now === exported) return;
   exported = now;
   at("exports").replaceChildren(...exports.map(({ name, about, files }) => {
-    const start = make("button", { textContent: name, ariaLabel: `Export as ${name}`,
-      disabled: !control || !tracked.length || !!busy?.startsWith("exporting"),
-      onclick: () => command("export", { to: name, category: null }) });
-    start.dataset.testid = `export-${name}`;
-    const links = (files ?? []).map((file) => make("a", { href: `api/download/${encodeURIComponent(file)}`, download: file }, `Download ${file}`));
+    const onclick = () => command("export", { to: name, category: null });
+    const label = `Export as ${name}`;
+    const start = make("button", { textContent: name, ariaLabel: label, disabled, onclick, test: `export-${name}` });
+    const links = (files ?? []).map((file) =>
+      make("a", { href: `api/download/${encodeURIComponent(file)}`, download: file }, `Download ${file}`));
     return make("li", {}, start, make("small", {}, about), ...links);
   }));
 }
@@ -217,60 +193,60 @@ function exportList() {
 function passes() {
   const { project } = state;
   if (!project) return;
-  const { tracking, mend, unfinished, control } = project;
+  const { tracking, mend, unfinished, control, tracked } = project;
   const ready = control && !!project.video && project.model.state === "ready";
-  enable("track", ready && !tracking && (project.prompts.length > 0 || !!mend));
-  write("track", mend ? "Track on from here" : actions.continues() ? `Continue to frame ${unfinished?.end}` : "Track");
-  show("track", !tracking);
+  const goesOn = actions.continues();
+  show("track", !tracking, mend ? "Track on from here" : goesOn ? `Continue to frame ${unfinished?.end}` : "Track");
+  enable("track", ready && (project.prompts.length > 0 || !!mend));
   show("pause", !!tracking);
-  show("stop", !!tracking || (!mend && actions.continues()));
+  show("stop", !!tracking || (!mend && goesOn));
   for (const id of ["pause", "stop"]) enable(id, control);
-  at("track-progress").hidden = !tracking;
+  show("track-progress", !!tracking);
   if (tracking) {
-    s.byId("track-progress", HTMLProgressElement).value = tracking.done / Math.max(1, tracking.total);
-    const fps = tracking.fps ? `, ${tracking.fps.toFixed(tracking.fps < 10 ? 1 : 0)} frames/s` : "";
-    const left = tracking.seconds_left == null ? "" : `, ${s.duration(tracking.seconds_left)} left`;
-    write("track-text", `${tracking.reverse ? "Backward" : "Forward"}, frame ${tracking.frame}: ${tracking.done} of ${tracking.total}${fps}${left}`);
+    const { done, total, fps, seconds_left: left, reverse, frame } = tracking;
+    s.byId("track-progress", HTMLProgressElement).value = done / Math.max(1, total);
+    const speed = fps ? `, ${fps.toFixed(fps < 10 ? 1 : 0)} frames/s` : "";
+    const time = left == null ? "" : `, ${s.duration(left)} left`;
+    write("track-text", `${reverse ? "Backward" : "Forward"}, frame ${frame}: ${done} of ${total}${speed}${time}`);
   } else {
-    const frames = project.tracked.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-    const stopped = unfinished ? `Stopped before frame ${unfinished.next}. ` : "";
-    write("track-text", `${stopped}${frames ? `${frames} frames have masks.` : ""}`);
+    const frames = tracked.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+    const paused = unfinished ? `The pass stopped before frame ${unfinished.next}. ` : "";
+    write("track-text", `${paused}${frames ? `${frames} frames have masks.` : ""}`);
   }
-  at("mend").hidden = !mend;
+  show("mend", !!mend);
   if (!mend) return;
-  const back = mend.rewinding !== null;
-  const progress = s.byId("mend-progress", HTMLProgressElement);
-  const total = mend.last - mend.first + 1;
-  const done = mend.at === null ? 0 : mend.reverse ? mend.last - mend.at + 1 : mend.at - mend.first + 1;
-  progress.value = back ? (mend.rewinding ?? 0) : done / total;
-  write("mend-text", back
-    ? `Going back to frame ${mend.frame}…`
-    : tracking
-      ? `Mending: frames ${mend.first} to ${mend.last} are made anew, ${done} of ${total}.`
-      : `Frame ${mend.frame} is corrected. Frames ${mend.first} to ${mend.last} have the masks from before.`);
-  enable("mend-track", ready && !back && !tracking);
-  enable("mend-keep", control && !back);
+  const { frame, first, last, reverse, at: made, rewinding } = mend;
+  const [done, total] = [made === null ? 0 : reverse ? last - made + 1 : made - first + 1, last - first + 1];
+  s.byId("mend-progress", HTMLProgressElement).value = rewinding ?? done / total;
+  const anew = `Mending: frames ${first} to ${last} are made anew, ${done} of ${total}.`;
+  const corrected = `Frame ${frame} is corrected. Frames ${first} to ${last} have the masks from before.`;
+  write("mend-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? anew : corrected);
+  enable("mend-track", ready && rewinding === null && !tracking);
+  enable("mend-keep", control && rewinding === null);
   enable("mend-drop", control);
 }
 
 on(["frame", "shown", "masks"], position);
-on(["shown", "masks"], scores);
 on(["project"], projectShown);
 on(["progress"], passes);
 on(["objects"], objectList);
 on(["play"], playing);
 window.setInterval(() => state.playing && playing(), 500);
 on(["prompts"], () => show("badge-wait", numWaiting() > 0));
+on(["connection"], (reason) => show("offline", !state.connected, reason));
 on(["tool"], () => {
-  for (const button of at("tools").querySelectorAll("button")) button.ariaPressed = String(button.dataset.tool === state.tool);
+  for (const button of at("tools").querySelectorAll("button")) {
+    button.ariaPressed = String(button.dataset.tool === state.tool);
+  }
   canvas.dataset.tool = state.tool;
-  at("brush-label").hidden = state.tool !== "paint" && state.tool !== "erase";
+  show("brush-label", state.tool === "paint" || state.tool === "erase");
   field("brush").value = String(state.brush);
   write("brush-size", `${state.brush} px`);
 });
 on(["view"], () => {
   const over = canvas.dataset.over ?? "";
-  for (const item of at("objects").querySelectorAll("li")) item.classList.toggle("over", !!over && item.dataset.object === over);
+  for (const { dataset, classList } of at("objects").querySelectorAll("li")) {
+    classList.toggle("over", !!over && dataset.object === over);
+  }
   write("pointer", `${over ? `object ${over}  ·  ` : ""}${Math.round(scale() * 100)} %`);
 });
-on(["connection"], (reason) => show("offline", !state.connected, reason));

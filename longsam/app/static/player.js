@@ -1,5 +1,4 @@
 /** Which frame is wanted and which is shown: jumps, steps, scrubbing, playing. */
-
 import { LOSSLESS, Refused, WIDTHS, get, isAbort, post, reasonOf } from "./api.js";
 import * as frames from "./frames.js";
 import * as masks from "./masks.js";
@@ -29,8 +28,7 @@ let restTimer;
 /** @type {number | undefined} */
 let scaleTimer;
 
-/** @param {number} to */
-export function setScale(to) {
+export function setScale(/** @type {number} */ to) {
   window.clearTimeout(scaleTimer);
   scale = to;
   scaleTimer = window.setTimeout(pump, 200);
@@ -68,8 +66,7 @@ export function goTo(frame) {
   pump();
 }
 
-/** @param {boolean} scrubbing */
-export function setScrubbing(scrubbing) {
+export function setScrubbing(/** @type {boolean} */ scrubbing) {
   state.scrubbing = scrubbing;
   if (!scrubbing && arrived()) rest(shown.frame);
   pump();
@@ -217,8 +214,7 @@ export function pause() {
   pump();
 }
 
-/** @param {number} speed */
-export function setSpeed(speed) {
+export function setSpeed(/** @type {number} */ speed) {
   state.speed = speed;
   const stride = onlyKeyFrames() ? 1 : speed;
   const since = performance.now();
@@ -229,18 +225,15 @@ export function setSpeed(speed) {
   else if (state.playing) tick(clock);
 }
 
-/** @param {typeof clock} own */
-const stopped = (own) => !state.playing || clock !== own;
+const stopped = (/** @type {typeof clock} */ own) => !state.playing || clock !== own;
 
-/** @param {number} frame @param {frames.Picture} picture */
-function presentPlayed(frame, picture) {
+function presentPlayed(/** @type {number} */ frame, /** @type {frames.Picture} */ picture) {
   state.frame = frame;
   present(frame, true, picture);
   emit("frame");
 }
 
-/** @param {typeof clock} own */
-function tick(own) {
+function tick(/** @type {typeof clock} */ own) {
   if (stopped(own)) return;
   const now = performance.now();
   const at = (/** @type {number} */ i) => own.frame + i * own.stride;
@@ -262,15 +255,13 @@ function tick(own) {
   requestAnimationFrame(() => tick(own));
 }
 
-/** @param {unknown} error @param {typeof clock} own */
-function playFailed(error, own) {
+function playFailed(/** @type {unknown} */ error, /** @type {typeof clock} */ own) {
   if (isAbort(error) || stopped(own)) return;
   pause();
   say("error", `Playing stopped: ${reasonOf(error)}`);
 }
 
-/** @param {typeof clock} own */
-async function playKeyFrames(own) {
+async function playKeyFrames(/** @type {typeof clock} */ own) {
   try {
     while (!stopped(own)) {
       const due = own.frame + Math.floor((performance.now() - own.since) / own.interval);

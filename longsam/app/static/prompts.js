@@ -1,13 +1,10 @@
 /** Prompts: what the user has put on each frame; sent, undone and done again. */
-
 import { post, reasonOf } from "./api.js";
 import { put, putPainted } from "./masks.js";
 import { emit, on, say, select, state, watches } from "./state.js";
-
 /** @typedef {import("./types.js").ObjectId} ObjectId @typedef {import("./types.js").Edit} Edit */
 /** @typedef {import("./types.js").Prompt} Prompt */
 /** @typedef {{object: ObjectId, frame: number, before: Edit[], after: Edit[]}} Step */
-
 /** @type {Map<string, Prompt>} */
 let known = new Map();
 /** Not yet answered; the newest of each object and frame. @type {Map<string, Prompt>} */
@@ -19,7 +16,6 @@ const done = [];
 /** @type {Step[]} */
 const undone = [];
 let sending = false;
-
 /** @param {ObjectId} object @param {number} frame */
 const key = (object, frame) => `${frame} ${typeof object} ${object}`;
 /** @param {ObjectId} object @param {number} frame @returns {Edit[]} */
@@ -52,8 +48,7 @@ export function setEdits(object, frame, edits) {
   send({ object, frame, edits });
 }
 
-/** @param {Prompt} prompt */
-function send(prompt) {
+function send(/** @type {Prompt} */ prompt) {
   const { object, frame, edits } = prompt;
   waiting.delete(key(object, frame)); // to the end of the queue
   waiting.set(key(object, frame), prompt);
@@ -88,11 +83,8 @@ async function sendAll() {
 }
 /** @returns {Prompt | undefined} */
 const first = () => waiting.values().next().value;
-
-/** @param {(frame: number) => void} goTo */
-export const undo = (goTo) => move(done, undone, "before", goTo);
-/** @param {(frame: number) => void} goTo */
-export const redo = (goTo) => move(undone, done, "after", goTo);
+export const undo = (/** @type {(frame: number) => void} */ goTo) => move(done, undone, "before", goTo);
+export const redo = (/** @type {(frame: number) => void} */ goTo) => move(undone, done, "after", goTo);
 
 /** @param {Step[]} from @param {Step[]} to @param {"before" | "after"} side
  * @param {(frame: number) => void} goTo */
@@ -106,7 +98,6 @@ function move(from, to, side, goTo) {
   send({ object: step.object, frame: step.frame, edits: step[side] });
 }
 
-/** @param {(step: Step) => boolean} which */
-export function forgetSteps(which) {
+export function forgetSteps(/** @type {(step: Step) => boolean} */ which) {
   for (const steps of [done, undone]) steps.splice(0, Infinity, ...steps.filter((step) => !which(step)));
 }

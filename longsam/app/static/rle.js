@@ -1,5 +1,4 @@
 /** COCO's compressed run lengths: columns first, runs of 0 and 1 in turn. */
-
 /** A mask cut to its bounding box, rows first.
  * @typedef {{x: number, y: number, width: number, height: number, mask: Uint8Array}} Cut */
 

@@ -1,14 +1,11 @@
 /** The bar over the whole video: drag to scrub; shows where masks, prompts and flagged spans are. */
-
 import { layer } from "./canvas.js";
 import { goTo, setScrubbing, shown } from "./player.js";
 import { promptFrames } from "./prompts.js";
 import { byId, numFrames, on, state, timeOf } from "./state.js";
-
 const bar = byId("scrubber", HTMLElement);
 const { canvas, context, redraw } = layer("scrubber-canvas", draw);
 let dragging = false;
-
 /** @param {PointerEvent} event */
 const seek = ({ offsetX }) => goTo(Math.floor((offsetX / canvas.clientWidth) * numFrames()));
 

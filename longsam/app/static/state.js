@@ -1,7 +1,5 @@
 /** What the page knows, in one place, and who is told when it changes. */
-
 import { post, reasonOf } from "./api.js";
-
 /** @typedef {import("./types.js").ObjectId} ObjectId @typedef {import("./types.js").Thing} Thing */
 /** @typedef {"point" | "box" | "paint" | "erase"} Tool */
 /**
@@ -14,8 +12,7 @@ import { post, reasonOf } from "./api.js";
 /** @type {Map<Topic, ((detail?: any) => void)[]>} */
 const listeners = new Map();
 
-/** @param {Topic[]} topics @param {(detail?: any) => void} listener */
-export function on(topics, listener) {
+export function on(/** @type {Topic[]} */ topics, /** @type {(detail?: any) => void} */ listener) {
   for (const topic of topics) listeners.set(topic, [...(listeners.get(topic) ?? []), listener]);
 }
 /** @param {Topic} topic @param {any} [detail] */
@@ -26,10 +23,8 @@ export const PALETTE = /** @type {[number, number, number][]} */ ([
   [230, 159, 0], [86, 180, 233], [0, 178, 126], [240, 228, 66], [204, 121, 167], [240, 110, 40],
   [60, 130, 246], [235, 235, 235], [150, 210, 80], [178, 120, 240], [160, 120, 80], [120, 220, 220],
 ]);
-/** @param {number} color */
-export const rgb = (color) => PALETTE[color % PALETTE.length];
-/** @param {number} color */
-export const css = (color) => `rgb(${rgb(color).join(" ")})`;
+export const rgb = (/** @type {number} */ color) => PALETTE[color % PALETTE.length];
+export const css = (/** @type {number} */ color) => `rgb(${rgb(color).join(" ")})`;
 /** A pixel of an ImageData seen as Uint32Array: little-endian, as all that run browsers.
  * @param {number} color @param {number} alpha 0 to 255. */
 export function pixelOf(color, alpha) {
@@ -65,12 +60,10 @@ export const state = {
 export const objects = () => [...(state.project?.objects ?? []), ...state.fresh];
 /** @param {ObjectId | null} id */
 export const colorOf = (id) => objects().find((thing) => thing.id === id)?.color ?? 0;
-/** @param {ObjectId} id */
-export const isHidden = (id) => state.allHidden || state.hidden.has(id);
+export const isHidden = (/** @type {ObjectId} */ id) => state.allHidden || state.hidden.has(id);
 export const numFrames = () => state.project?.video?.num_frames ?? 1;
 
-/** @param {ObjectId | null} id */
-export function select(id) {
+export function select(/** @type {ObjectId | null} */ id) {
   state.selected = id;
   emit("objects");
 }
@@ -88,14 +81,12 @@ export function selectNext() {
   if (all.length) select(all[(all.findIndex(({ id }) => id === state.selected) + 1) % all.length].id);
 }
 
-/** @param {ObjectId | null} id */
-export function toggleHidden(id) {
+export function toggleHidden(/** @type {ObjectId | null} */ id) {
   if (id !== null && !state.hidden.delete(id)) state.hidden.add(id);
   emit("objects");
 }
 
-/** @param {import("./types.js").Project} project */
-export function setProject(project) {
+export function setProject(/** @type {import("./types.js").Project} */ project) {
   const before = objects().find(({ id }) => id === state.selected);
   state.project = project;
   const known = new Set(project.objects.map(({ id }) => id));
@@ -107,8 +98,7 @@ export function setProject(project) {
   emit("objects");
 }
 
-/** @param {import("./types.js").Progress} progress */
-export function setProgress(progress) {
+export function setProgress(/** @type {import("./types.js").Progress} */ progress) {
   const { project } = state;
   if (!project) return;
   Object.assign(project, { tracking: progress.tracking, mend: progress.mend });
@@ -167,8 +157,7 @@ export function byId(id, kind) {
   return element;
 }
 
-/** @param {number} frame */
-export function timeOf(frame) {
+export function timeOf(/** @type {number} */ frame) {
   const rate = state.project?.video?.rate;
   if (!rate) return "";
   const ms = Math.floor((frame / rate) * 1000 + 1e-6);
@@ -176,8 +165,7 @@ export function timeOf(frame) {
   return `${Math.floor(ms / 3600000)}:${rest}`;
 }
 
-/** @param {number} seconds */
-export function duration(seconds) {
+export function duration(/** @type {number} */ seconds) {
   if (seconds < 60) return `${Math.ceil(seconds)} s`;
   const minutes = Math.ceil(seconds / 60);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;

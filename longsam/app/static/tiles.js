@@ -1,5 +1,4 @@
 /** The timeline's tiles: fetched, kept, and drawn to bitmaps away from the screen. */
-
 import { getBuffer } from "./api.js";
 import { emit, numFrames, on, pixelOf, state } from "./state.js";
 
@@ -19,7 +18,6 @@ let clock = 0;
 let rowHeight = 16;
 /** @type {number | undefined} */
 let timer;
-
 /** The least level whose one tile has the whole video. */
 export const topLevel = () => Math.max(0, Math.ceil(Math.log2(numFrames() / BINS)));
 
@@ -49,8 +47,7 @@ function fetchNeeded() {
   }
 }
 
-/** @param {string} key @param {number} level @param {number} at */
-async function fetchTile(key, level, at) {
+async function fetchTile(/** @type {string} */ key, /** @type {number} */ level, /** @type {number} */ at) {
   const own = { controller: new AbortController(), stale: false };
   coming.set(key, own);
   try {
@@ -71,8 +68,7 @@ async function fetchTile(key, level, at) {
   }
 }
 
-/** @param {Tile} tile */
-function paint(tile) {
+function paint(/** @type {Tile} */ tile) {
   const { rows, data, bitmap } = tile;
   const [height, room] = [rowHeight, rowHeight - 3];
   const image = new ImageData(BINS, Math.max(1, rows * height));

@@ -1,11 +1,9 @@
 /** The timeline under the frame: a row an object; click to jump, wheel to zoom, drag to pan. */
-
 import { layer, wheelOf } from "./canvas.js";
 import { goTo, setScrubbing, shown } from "./player.js";
 import { allPrompts } from "./prompts.js";
 import { byId, css, numFrames, objects, on, select, state, timeOf } from "./state.js";
 import { BINS, need, setRowHeight, tileAt, topLevel } from "./tiles.js";
-
 const NAMES = 96; // CSS pixels at the left
 const RULER = 20; // CSS pixels at the top, with the tracked spans
 const LEAST = 40; // frames from left to right
@@ -20,16 +18,12 @@ export const drawTimes = [];
 /** What there is to mark, in rows; made anew when it changes, not with each draw.
  * @type {{prompts: number[], spans: import("./types.js").Span[]}[]} */
 let marks = [];
-
 const width = () => Math.max(1, canvas.clientWidth - NAMES);
 /** Where a frame's left edge is, in CSS pixels. @param {number} frame */
 const xOf = (frame) => NAMES + ((frame - view.first) / view.frames) * width();
-/** @param {number} x */
-const frameAt = (x) => view.first + ((x - NAMES) / width()) * view.frames;
-/** @param {number} row */
-const yOf = (row) => RULER + row * rowHeight() - view.top;
-/** @param {number} y */
-const rowAt = (y) => (y < RULER ? -1 : Math.floor((y - RULER + view.top) / rowHeight()));
+const frameAt = (/** @type {number} */ x) => view.first + ((x - NAMES) / width()) * view.frames;
+const yOf = (/** @type {number} */ row) => RULER + row * rowHeight() - view.top;
+const rowAt = (/** @type {number} */ y) => (y < RULER ? -1 : Math.floor((y - RULER + view.top) / rowHeight()));
 function rowHeight() {
   const fitting = Math.floor((canvas.clientHeight - RULER) / Math.max(1, objects().length));
   return Math.max(8, Math.min(40, fitting));
@@ -89,8 +83,7 @@ function clip(x, y, w, h) {
   context.clip();
 }
 
-/** @param {number} w */
-function drawRuler(w) {
+function drawRuler(/** @type {number} */ w) {
   context.font = "11px system-ui, sans-serif";
   const rate = state.project?.video?.rate ?? 0;
   const least = (view.frames / width()) * 90; // frames, so that the texts have room
@@ -118,8 +111,7 @@ function bar(fill, first, last, y, height) {
   context.fillRect(left, y, Math.max(1.5, right - left), height);
 }
 
-/** @param {number} w */
-function drawRows(w) {
+function drawRows(/** @type {number} */ w) {
   const height = rowHeight();
   context.font = `${Math.min(12, height)}px system-ui, sans-serif`;
   objects().forEach(({ id, color }, row) => {
@@ -252,8 +244,7 @@ canvas.addEventListener("wheel", (event) => {
   zoomTimeline(1.002 ** -down, Math.max(NAMES, event.offsetX));
 }, { passive: false });
 
-/** @param {number} x @param {number} y */
-function showTip(x, y) {
+function showTip(/** @type {number} */ x, /** @type {number} */ y) {
   const frame = Math.floor(frameAt(x));
   tip.hidden = x < NAMES || !state.project?.video || frame >= numFrames();
   if (tip.hidden) return;

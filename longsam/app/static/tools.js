@@ -1,5 +1,4 @@
 /** What the pointer does on the canvas: points, boxes, brush, zoom, pan. */
-
 import { wheelOf } from "./canvas.js";
 import { masksAt } from "./masks.js";
 import { arrived, pause } from "./player.js";
@@ -7,7 +6,6 @@ import { editsOf, setEdits } from "./prompts.js";
 import { decode, encode } from "./rle.js";
 import { colorOf, emit, newObject, on, pixelOf, say, select, state, watches } from "./state.js";
 import { canvas, objectAt, overlay, panBy, redraw, scale, toVideo, zoomBy } from "./view.js";
-
 /** @typedef {import("./types.js").Edit} Edit @typedef {import("./types.js").Box} Box */
 /** @typedef {import("./view.js").Point} Point */
 
@@ -21,8 +19,7 @@ let panning = null;
  *   fill: number, frame: number, object: import("./types.js").ObjectId, add: boolean} | null} */
 let stroke = null;
 
-/** @param {import("./state.js").Tool} tool */
-export function setTool(tool) {
+export function setTool(/** @type {import("./state.js").Tool} */ tool) {
   cancel();
   state.tool = tool;
   if (!brushing()) overlay.brush = null;
@@ -30,8 +27,7 @@ export function setTool(tool) {
 }
 const brushing = () => state.tool === "paint" || state.tool === "erase";
 
-/** @param {number} factor */
-export function resizeBrush(factor) {
+export function resizeBrush(/** @type {number} */ factor) {
   const size = state.brush * factor;
   state.brush = Math.max(1, Math.min(600, factor > 1 ? Math.ceil(size) : Math.floor(size)));
   emit("tool");
@@ -68,8 +64,7 @@ function grabbed(edits, { x, y }) {
     edit.kind === "point" ? near(edit.x, edit.y) : edit.kind === "box" && near(edit.box[0], edit.box[1]));
 }
 
-/** @param {Point} point @param {boolean} negative */
-function click(point, negative) {
+function click(/** @type {Point} */ point, /** @type {boolean} */ negative) {
   const { width = 0, height = 0 } = state.project?.video ?? {};
   const { x, y } = clamped(point);
   const inside = point.x >= 0 && point.y >= 0 && point.x < width && point.y < height;
@@ -87,8 +82,7 @@ function boxOf(from, to) {
   return [Math.min(a.x, b.x), Math.min(a.y, b.y), Math.max(a.x, b.x), Math.max(a.y, b.y)];
 }
 
-/** @param {Box} box */
-function addBox(box) {
+function addBox(/** @type {Box} */ box) {
   if (box[2] - box[0] < 1 || box[3] - box[1] < 1 || !promptable()) return;
   const object = state.selected ?? newObject();
   const points = editsOf(object, state.frame).filter((edit) => edit.kind === "point");
@@ -128,8 +122,7 @@ function beginStroke(add) {
   stroke = { mask, image, pixels, context, fill, frame, object, add };
 }
 
-/** @param {Point} from @param {Point} to */
-function strokeTo(from, to) {
+function strokeTo(/** @type {Point} */ from, /** @type {Point} */ to) {
   if (!stroke) return;
   const { mask, image, pixels, context, fill, add } = stroke;
   const { width, height } = image;
@@ -205,8 +198,7 @@ canvas.addEventListener("pointermove", (event) => {
   }
 });
 
-/** @param {string} object */
-function hover(object) {
+function hover(/** @type {string} */ object) {
   if (canvas.dataset.over === object) return;
   canvas.dataset.over = object;
   emit("view");

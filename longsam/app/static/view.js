@@ -1,18 +1,15 @@
 /** The canvas: frame, masks, prompts and what the tool in hand draws; zoom and pan. */
-
 import { layer } from "./canvas.js";
 import { masksAt, pictureOf } from "./masks.js";
 import { arrived, setScale, shown } from "./player.js";
 import { editsOf } from "./prompts.js";
 import { hit } from "./rle.js";
 import { colorOf, css, emit, isHidden, objects, on, state } from "./state.js";
-
 /** @typedef {{x: number, y: number}} Point @typedef {{clientX: number, clientY: number}} Client */
 /** @typedef {import("./types.js").Box} Box @typedef {import("./types.js").ObjectId} ObjectId */
 
 const MAX_ZOOM = 64; // CSS pixels for a pixel of the video
 export const { canvas, context, redraw } = layer("view", draw, () => (zoom.fitted ? fit() : moved()));
-
 /** CSS pixels for a pixel of the video, and where its top left corner is. */
 const zoom = { scale: 1, x: 0, y: 0, fitted: true };
 /** What a tool draws: a box being dragged, a brush, a mask being painted.
@@ -57,8 +54,7 @@ export function zoomBy(factor, at) {
   moved();
 }
 
-/** @param {number} dx @param {number} dy */
-export function panBy(dx, dy) {
+export function panBy(/** @type {number} */ dx, /** @type {number} */ dy) {
   Object.assign(zoom, { x: zoom.x + dx, y: zoom.y + dy, fitted: false });
   moved();
 }
@@ -92,14 +88,12 @@ function draw() {
   context.drawImage(shown.bitmap, 0, 0, width, height);
   drawMasks(Math.max(1, Math.round(width / 800)));
   context.setTransform(ratio, 0, 0, ratio, zoom.x * ratio, zoom.y * ratio);
-  if (zoom.scale >= 16) drawGrid();
   if (arrived()) drawPrompts();
   if (overlay.box) drawBox(overlay.box, css(colorOf(state.selected)), false);
   if (overlay.brush) drawBrush(overlay.brush);
 }
 
-/** @param {number} thick */
-function drawMasks(thick) {
+function drawMasks(/** @type {number} */ thick) {
   const entry = masksAt(shown.frame);
   for (const mask of entry?.masks ?? []) {
     if (isHidden(mask.id) || overlay.painting?.object === mask.id) continue;
@@ -109,20 +103,7 @@ function drawMasks(thick) {
   if (overlay.painting) context.drawImage(overlay.painting.canvas, 0, 0);
 }
 
-function drawGrid() {
-  const { width, height, clientWidth, clientHeight } = size();
-  const s = zoom.scale;
-  const [left, top] = [zoom.x, zoom.y].map((offset) => Math.max(0, Math.floor(-offset / s)));
-  const right = Math.min(width, Math.ceil((clientWidth - zoom.x) / s));
-  const bottom = Math.min(height, Math.ceil((clientHeight - zoom.y) / s));
-  context.beginPath();
-  for (let x = left; x <= right; x++) context.rect(x * s, top * s, 0, (bottom - top) * s);
-  for (let y = top; y <= bottom; y++) context.rect(left * s, y * s, (right - left) * s, 0);
-  stroke("rgb(128 128 128 / 0.35)", 1);
-}
-
-/** @param {string} color @param {number} width */
-function stroke(color, width) {
+function stroke(/** @type {string} */ color, /** @type {number} */ width) {
   context.strokeStyle = color;
   context.lineWidth = width;
   context.stroke();
@@ -155,8 +136,7 @@ function drawPoint({ x, y, label }, color, radius) {
   stroke(label ? "#111" : "#fff", 2);
 }
 
-/** @param {Box} box @param {string} color @param {boolean} handle */
-function drawBox(box, color, handle) {
+function drawBox(/** @type {Box} */ box, /** @type {string} */ color, /** @type {boolean} */ handle) {
   const [x0, y0, x1, y1] = box.map((value) => value * zoom.scale);
   context.beginPath();
   context.rect(x0, y0, x1 - x0, y1 - y0);
