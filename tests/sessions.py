@@ -98,6 +98,14 @@ def prompt_frames(state: Any) -> Iterator[tuple[Any, int]]:
                 yield state["obj_idx_to_id"][obj_idx], frame_idx
 
 
+def waiting_frames(state: Any) -> Iterator[tuple[Any, int]]:
+    """(object id, frame) of the prompts that no pass has taken up yet."""
+    for obj_idx, outputs in state["temp_output_dict_per_obj"].items():
+        for by_frame in outputs.values():
+            for frame_idx in by_frame:
+                yield state["obj_idx_to_id"][obj_idx], frame_idx
+
+
 def float_memory(upstream: Any) -> Any:
     """Upstream's predictor, fixed as ours is for objects that are prompted on later frames.
 

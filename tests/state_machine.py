@@ -652,12 +652,14 @@ class Calls(RuleBasedStateMachine):
             self._check_limit(result[-1][1], one.reverse)
 
     def _check_limit(self, obj_ids: list[Any], reverse: bool) -> None:
-        """Of the prompts that a pass has come by, so many are kept at most."""
+        """Of the prompts that a pass has taken up and come by, so many are kept at most."""
         assert self.limit is not None
+        waiting = set(sessions.waiting_frames(self.mine))
         for obj_id in obj_ids:
             frames = {f for i, f in sessions.prompt_frames(self.mine) if i == obj_id} | {
                 f for f in _conditioning_outputs(self.mine, obj_id) if f >= 0
             }
+            frames -= {f for i, f in waiting if i == obj_id}
             passed = [f for f in frames if (f >= self.here if reverse else f <= self.here)]
             assert len(passed) <= self.limit, (obj_id, passed)
 

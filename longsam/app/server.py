@@ -219,7 +219,7 @@ def _routes(app: App) -> APIRouter:
 
     @routes.get("/project")
     async def project(tab: Tab = "") -> Any:
-        return app.event_for(session.project(), tab)
+        return app.event_for(session.latest, tab)
 
     @routes.get("/frame/{frame}.{suffix}")
     async def frame(
@@ -333,7 +333,7 @@ def _routes(app: App) -> APIRouter:
     async def events(socket: WebSocket, tab: Annotated[str, Query(max_length=64)]) -> None:
         await socket.accept()
         queue = app.join(tab)
-        await socket.send_json(app.event_for(session.project(), tab))
+        await socket.send_json(app.event_for(session.latest, tab))
         sending = asyncio.create_task(_send(socket, queue))
         try:
             while True:

@@ -59,7 +59,11 @@ class Session:
 
     Args:
         model: How the predictor is made.
-        on_event: Called in the session's thread with everything the page is to know.
+        on_event: Called with everything the page is to know, by any thread.
+
+    Attributes:
+        latest: The project as it was told last. What runs in the thread changes it between two
+            commands, so others read this.
     """
 
     def __init__(self, model: Model, on_event: Callable[[Event], object]):
@@ -75,11 +79,11 @@ class Session:
         self._spans: list[Span] | None = None
         self._exports: Exports | None = None
         self._resting: int | None = None
-        self._changed: list[int] = []
         self._told_at = 0.0
         self._times: deque[float] = deque(maxlen=60)
         self._pass_start = 0
         self._is_closing = False
+        self.latest: Event = self._project()
         self._thread = threading.Thread(target=self._work, name="longsam-app", daemon=True)
 
     def start(self) -> None:
@@ -226,7 +230,7 @@ class Session:
             self._message("error", error)
         self.submit(self.tell_project)
 
-    def project(self) -> Event:
+    def _project(self) -> Event:
         """Everything the page shows but frames and masks."""
         run = self._run
         model = {
@@ -264,10 +268,10 @@ class Session:
 
     def tell_project(self) -> None:
         """Tell all pages what there is."""
-        self._changed = []
         if self._run is not None:
             self._run.refresh()
-        self._on_event(self.project())
+        self.latest = self._project()
+        self._on_event(self.latest)
 
     # The thread ---------------------------------------------------------------------------------
 
@@ -278,7 +282,7 @@ class Session:
             self._model_state, self._model_error = "failed", f"{error}"
         else:
             self._model_state = "ready"
-        self._on_event(self.project())
+        self.tell_project()
         context: AbstractContextManager[object] = contextlib.nullcontext()
         if self._predictor is not None:
             context = self._model.computing(self._predictor)
@@ -321,15 +325,9 @@ class Session:
             self._told_at = now
             frames = run.refresh()
             span = [min(frames), max(frames)] if frames else None
-            self._on_event(
-                {
-                    "type": "progress",
-                    "tracking": self._tracking(),
-                    "mend": _mend(run),
-                    "tracked": span,
-                    "changed": span,
-                }
-            )
+            progress = {"tracking": self._tracking(), "mend": _mend(run)}
+            self.latest = self.latest | progress | {"tracked": run.tracked.spans()}
+            self._on_event({"type": "progress", "tracked": span, "changed": span} | progress)
 
     def _idle(self) -> None:
         if self._run is None:
@@ -365,6 +363,7 @@ class Session:
         if busy != self._busy:
             self._busy = busy
             mend = None if self._run is None or self._run.mend is None else _mend(self._run)
+            self.latest = self.latest | {"busy": busy}
             self._on_event({"type": "busy", "busy": busy, "mend": mend})
 
     def _message(self, level: str, text: str) -> None:

@@ -186,10 +186,12 @@ def _listen(host: str, port: int | None) -> socket.socket:
     if port is None:
         with suppress(OSError):
             listening.bind((host, PORT))
+            listening.listen()
             return listening
         port = 0
     try:
         listening.bind((host, port))
+        listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
         raise ValueError(f"cannot listen on {host}, port {port}: {error}.") from error
