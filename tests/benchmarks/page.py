@@ -10,8 +10,8 @@ Needs Debian's chromium. Parts:
 - click: from a click to its painted mask, on a frame that has rested and on one that has not.
 - slow: the same video through a proxy of 80 ms and 20 Mbit/s: dragging the slider for five seconds,
   and how long after it the right frame shows.
-- timeline: 200,000 frames of 20 objects: the intervals between frames of the browser and the time of
-  the page's own drawing, while the timeline is panned and zoomed; bytes until the first paint.
+- timeline: 200,000 frames of 20 objects: the intervals between frames of the browser, and the time
+  of the page's own drawing, while the timeline is panned and zoomed; bytes until the first paint.
 - memory: the server's resident memory while a scripted user scrubs and tracks (`--minutes`).
 
 Writes results/page.json; other parts of an earlier run are kept.
@@ -45,7 +45,6 @@ from longsam.masks.lines import FrameLine, Header
 from longsam.testing import SyntheticVideo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-RESULT = report.RESULTS / "page.json"
 RATE = 25
 GOP = 250
 CLIP_FRAMES = 2 * GOP
@@ -397,8 +396,8 @@ def part_memory(made: Any, hour: Path, work: Path, minutes: float) -> dict[str, 
         tab = open_page(made, server.url, server.token)
         x, y = video.click(0, 0)
         server.client.post("/api/control", json={})
-        server.post("prompts", object=1, frame=0, edits=[point(video, 0, 0) | {"x": 4 * x,
-                                                                               "y": 4 * y}])  # fmt: skip
+        click = point(video, 0, 0) | {"x": 4 * x, "y": 4 * y}
+        server.post("prompts", object=1, frame=0, edits=[click])
         server.post("track")
         began = time.monotonic()
         while (passed := time.monotonic() - began) < 60 * minutes:
@@ -427,7 +426,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
     parts = options.parts.split(",")
-    before = json.loads(RESULT.read_text())["numbers"] if RESULT.exists() else {}
+    before = report.numbers_so_far("page")
     with tempfile.TemporaryDirectory(prefix="longsam-page-") as folder, browser() as made:
         work = Path(folder)
         hour = work / "hour.mp4"
