@@ -56,7 +56,6 @@ function escape() {
   if (state.tool !== "point") return setTool("point");
   if (project?.mend && project.control) return actions.dropMend();
 }
-
 function switchFocus() {
   if (document.activeElement === canvas || document.activeElement === document.body) byId("new", HTMLElement).focus();
   else canvas.focus();

@@ -4,7 +4,7 @@ import { decode, paint } from "./rle.js";
 import { emit, rgb, state } from "./state.js";
 /** @typedef {import("./types.js").MaskAnswer & {cut: import("./rle.js").Cut | null,
  *   picture: OffscreenCanvas | null, look: string}} Mask */
-/** @typedef {{kind: import("./types.js").Kind, masks: Mask[], stale: boolean}} FrameMasks */
+/** @typedef {{kind: import("./types.js").Answer["kind"], masks: Mask[], stale: boolean}} FrameMasks */
 
 const KEPT = 64; // frames
 /** @type {Map<number, FrameMasks>} */
@@ -57,7 +57,6 @@ export function want(frame) {
   coming.set(frame, own);
   return (own.done = fetchMasks(frame, own));
 }
-
 async function fetchMasks(/** @type {number} */ frame, /** @type {{stale: boolean}} */ own) {
   try {
     put(await get(`api/masks/${frame}`), own.stale);

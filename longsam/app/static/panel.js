@@ -121,7 +121,7 @@ function objectList() {
 }
 
 /** @param {s.Thing} thing */
-function objectItem({ id, color }) {
+function objectItem({ id, color, removed, tracked }) {
   const [off, own] = [s.isHidden(id), id === state.selected];
   /** @param {string} text @param {string} label @param {() => void} onclick */
   const button = (text, label, onclick) => make("button", {
@@ -129,13 +129,13 @@ function objectItem({ id, color }) {
   });
   const dot = make("i", {});
   dot.style.background = s.css(color);
-  const name = make("button", {
-    className: "name", ariaPressed: String(own), test: `object-${id}`,
-    onclick: () => s.select(id), ondblclick: () => actions.rename(id),
-  }, dot, make("span", {}, String(id)), make("small", {}));
-  const item = make("li", { className: `${own ? "selected" : ""} ${off ? "off" : ""}` }, name,
-    button(off ? "show" : "hide", off ? "Show" : "Hide", () => s.toggleHidden(id)),
-    button("✎", "Rename", () => actions.rename(id)), button("×", "Remove", () => actions.remove(id)));
+  const parts = [dot, make("span", {}, removed ? `${id} (removed)` : String(id)), make("small", {})];
+  const properties = { className: "name", ariaPressed: String(own), test: `object-${id}`, onclick: () => s.select(id) };
+  const buttons = [button(off ? "show" : "hide", off ? "Show" : "Hide", () => s.toggleHidden(id))];
+  if (!tracked) buttons.push(button("✎", "Rename", () => actions.rename(id)));
+  if (!removed) buttons.push(button("×", "Remove", () => actions.remove(id)));
+  const className = `${own ? "selected" : ""} ${off || removed ? "off" : ""}`;
+  const item = make("li", { className }, make("button", properties, ...parts), ...buttons);
   item.dataset.object = String(id);
   return item;
 }
