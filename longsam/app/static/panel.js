@@ -217,9 +217,12 @@ function passes() {
   if (!mend) return;
   const { frame, first, last, reverse, at: made, rewinding } = mend;
   const [done, total] = [made === null ? 0 : reverse ? last - made + 1 : made - first + 1, last - first + 1];
-  s.byId("mend-progress", HTMLProgressElement).value = rewinding ?? done / total;
+  const bar = s.byId("mend-progress", HTMLProgressElement);
+  bar.value = rewinding ?? done / total;
+  if (rewinding === 0) bar.removeAttribute("value"); // it moves, but does not say how far it is
   const anew = `Mending: frames ${first} to ${last} are made anew, ${done} of ${total}.`;
-  const corrected = `Frame ${frame} is corrected. Frames ${first} to ${last} have the masks from before.`;
+  const [from, to] = reverse ? [first, (made ?? frame) - 1] : [(made ?? frame) + 1, last];
+  const corrected = `Frame ${frame} is corrected. Frames ${from} to ${to} have the masks from before.`;
   write("mend-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? anew : corrected);
   enable("mend-track", ready && rewinding === null && !tracking);
   enable("mend-keep", control && rewinding === null);
@@ -232,7 +235,10 @@ on(["progress"], passes);
 on(["objects"], objectList);
 on(["play"], playing);
 window.setInterval(() => state.playing && playing(), 500);
-on(["prompts"], () => show("badge-wait", numWaiting() > 0));
+on(["prompts"], () => {
+  const back = state.project?.tracked.some(([first, last]) => first <= state.frame && state.frame <= last);
+  show("badge-wait", numWaiting() > 0, back ? "going back to this frame…" : "the model is at work…");
+});
 on(["connection"], (reason) => show("offline", !state.connected, reason));
 on(["tool"], () => {
   for (const button of at("tools").querySelectorAll("button")) {
