@@ -64,7 +64,7 @@ def apply(
     """Let the model have the edits of an object on a frame, one after the other.
 
     Each is a call of its own, as clicks are, since a click refines the mask of those before. Where
-    one was taken away all are given anew, so that a list of edits always has the same mask.
+    one was taken away all are given again, so that a list of edits always has the same mask.
 
     Args:
         predictor: The predictor.

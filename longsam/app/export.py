@@ -53,7 +53,7 @@ class Exports:
         Args:
             to: A format of `longsam export`, or "overlay".
             category: One category for all objects; None is a category each.
-            tell: Called with what is going on, None when it is over.
+            tell: Called with what it does, None when it is over.
             done: Called with None, or with what went wrong.
 
         Raises:

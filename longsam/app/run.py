@@ -1,4 +1,4 @@
-"""One project: what was prompted, what was tracked, and what is being mended.
+"""One project: what was prompted, what was tracked, and what is being corrected.
 
 All of it happens in one thread; `session.py` has it. Whatever is asked for is in the log first, so
 that a project that is opened after a crash does again what the last save does not have.

@@ -99,7 +99,7 @@ class Session:
         self._thread.join()
 
     def submit(self, command: Callable[[], Result]) -> "Future[Result]":
-        """Run something in the session's thread, before the pass goes on."""
+        """Run something in the session's thread, before the pass continues."""
         future: Future[Result] = Future()
         self._commands.put((future, command))
         return future

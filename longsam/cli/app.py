@@ -3,7 +3,7 @@
 import argparse
 import socket
 import sys
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         "app",
         help="open a page in the browser: see, prompt, track and mend",
         description="Serve a page to this machine's browser, on which a video is prompted, tracked "
-        "and mended by eye. Everything is kept in --out, which `longsam track --resume`, `longsam "
+        "and corrected by eye. Everything is kept in --out, which `longsam track --resume`, `longsam "
         "review` and Python read too; stopped or killed, it continues where it was.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -80,16 +80,12 @@ def run(options: argparse.Namespace) -> int:
     def record(predictor: LongVideoPredictor, video: str) -> Record:
         return _record(options, predictor, video)
 
+    def computing(predictor: LongVideoPredictor) -> AbstractContextManager[object]:
+        return model.computing_in(model.dtype_of(options, predictor.device), predictor.device)
+
     name = "the testing model" if options.testing_model else options.checkpoint.name
     app = App(
-        Model(
-            load,
-            lambda predictor: model.computing_in(
-                model.dtype_of(options, predictor.device), predictor.device
-            ),
-            record,
-            name,
-        ),
+        Model(load, computing, record, name),
         videos,
     )
     token = new_token()
