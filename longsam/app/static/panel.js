@@ -254,5 +254,5 @@ on(["view"], () => {
   for (const { dataset, classList } of at("objects").querySelectorAll("li")) {
     classList.toggle("over", !!over && dataset.object === over);
   }
-  write("pointer", `${over ? `object ${over}  ·  ` : ""}${Math.round(scale() * 100)} %`);
+  write("pointer", `${over ? `object ${over}  ·  ` : ""}${state.project?.video ? Math.round(scale() * 100) : 100} %`);
 });
