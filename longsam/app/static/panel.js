@@ -72,6 +72,7 @@ field("time").onchange = () => {
   position();
 };
 for (const input of [field("frame"), field("time")]) {
+  input.onblur = position;
   input.onkeydown = ({ key }) => key === "Enter" && window.setTimeout(() => canvas.focus());
 }
 
