@@ -251,7 +251,7 @@ def test_a_save_is_resumed_bit_for_bit(
     model: LongVideoPredictor, hard: SyntheticVideo, tmp_path: Path, name: str
 ) -> None:
     state = model.init_state(hard, memory_policy=POLICIES[name])
-    prompt(model, state, hard, 0, 1)
+    prompt(model, state, hard, 2, 1)
     for frame_idx, _, _ in model.propagate_in_video(state, progress_bar=False):
         if frame_idx == 24:
             break
@@ -272,15 +272,15 @@ def test_a_save_is_resumed_bit_for_bit(
 def test_rewind_gives_what_an_unbounded_window_keeps(
     model: LongVideoPredictor, hard: SyntheticVideo, tmp_path: Path, name: str
 ) -> None:
-    """A correction on a forgotten frame, and the frames after it."""
+    """A correction on a forgotten frame, and the frames after it. Object 2 has anchors."""
     masks = []
     for options in ({"memory_window": 1000}, {"snapshots": Snapshots(10, tmp_path / name)}):
         state = model.init_state(hard, memory_policy=POLICIES[name], **options)
-        prompt(model, state, hard, 0)
+        prompt(model, state, hard, 2)
         track(model, state)
         if "snapshots" in options:
             model.rewind(state, 14)
-        model.add_new_mask(state, 14, 0, hard.masks(14)[0])
+        model.add_new_mask(state, 14, 2, hard.masks(14)[2])
         masks.append(track(model, state, start_frame_idx=15, num=20))
     assert same(*masks)
 
@@ -364,10 +364,10 @@ def test_prompts_on_several_frames_and_passes_that_go_back(
         state = model.init_state(
             hard, memory_policy=POLICIES[name], memory_window=window, corrections="condition"
         )
-        prompt(model, state, hard, 0)
-        model.add_new_mask(state, 25, 0, hard.masks(25)[0])
+        prompt(model, state, hard, 2)
+        model.add_new_mask(state, 25, 2, hard.masks(25)[2])
         first = track(model, state)
-        model.add_new_points_or_box(state, 55, 0, points=[hard.click(55, 0)], labels=[1])
+        model.add_new_points_or_box(state, 55, 2, points=[hard.click(55, 2)], labels=[1])
         after = track(model, state, start_frame_idx=56)
         again = track(model, state, start_frame_idx=0, num=41)
         back = track(model, state, start_frame_idx=25, reverse=True)
@@ -425,7 +425,7 @@ class Cycle:
         return self.video[min(place, self.period - place)]
 
 
-MOST_FRAMES = {"samurai": 7, "dam4sam": 14, "sam2long": 110}
+MOST_FRAMES = {"samurai": 7, "dam4sam": 20, "sam2long": 200}
 """What a policy holds beyond a window of 15 frames, in frames of it, with the model at 64 x 64,
 where much of that is not memory features."""
 
