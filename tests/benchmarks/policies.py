@@ -35,6 +35,7 @@ them, from which the next run continues with the same code; --restart forgets it
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ import statistics
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import policies_follow
@@ -50,6 +52,7 @@ import torch
 from policies_follow import FIRST_SEED, METHODS, SIZE, first_shown, follow, set_up
 from policies_summary import blocks, held, plot, summary
 
+import longsam
 from longsam.testing import SyntheticVideo
 
 ROUNDS = 5
@@ -59,6 +62,9 @@ WARM_UP = 40
 
 MOST = {"samurai": 1.1, "dam4sam": 1.1, "sam2long": 2.2}
 """The bars: CPU time a frame over that of upstream's rule."""
+
+
+SHOWN = ("Q", "Q_of_nothing", "J", "absent_called_absent", "found_again")
 
 
 def main() -> None:
@@ -108,9 +114,24 @@ def main() -> None:
             if part == "time"
             else summarised(progress, part, numbers_of[part], lengths[part])
         )
-        print(part, json.dumps(numbers[part] | {"videos": "..."}, indent=1))
+        for objects in ("one", "several"):
+            for method, one in numbers[part].get(objects, {}).items():
+                print(part, objects, method, {name: one[name] for name in SHOWN})
+        if part == "time":
+            print(json.dumps(numbers[part], indent=1))
         print(report.write(options.name, numbers))
     plot(numbers, report.RESULTS / f"{options.name}.png")
+
+
+def code() -> str:
+    """A hash of what is measured: the wrapper, the model, and how it is counted."""
+    package, found = Path(longsam.__file__).parent, hashlib.sha256()
+    parts = ("*.py", "_upstream/*.py", "policies/*.py", "frames/*.py", "testing/**/*")
+    files = [path for part in parts for path in package.glob(part) if path.is_file()]
+    for path in [*sorted(files), Path(policies_follow.__file__)]:
+        if "__pycache__" not in path.parts:
+            found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 class Progress:
@@ -122,16 +143,16 @@ class Progress:
 
     def __init__(self, name: str):
         self.path = report.RESULTS / f"{name}.progress.json"
-        self.content: dict[str, Any] = {"commit": report.COMMIT, "runs": {}}
+        self.content: dict[str, Any] = {"code": code(), "commit": report.COMMIT, "runs": {}}
 
     def read(self) -> None:
         if not self.path.exists():
             return
         content = json.loads(self.path.read_text())
-        if content["commit"] != report.COMMIT:
+        if content["code"] != self.content["code"]:
             raise SystemExit(
-                f"{self.path} was made at {content['commit']}, and this is {report.COMMIT}: check "
-                "that one out, or give --restart."
+                f"{self.path} was made with other code, at commit {content['commit']}: check that "
+                "one out, or give --restart."
             )
         self.content = content
 

@@ -129,7 +129,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         for place, method in enumerate(others):
             mean, low, high = of_all[method]["Q_less"]["none"]
             axes[0].errorbar(
-                [mean], [place + 0.2 * at], xerr=[[mean - low], [high - mean]], fmt="os"[at],
+                [mean], [place + 0.2 * at], xerr=[[max(mean - low, 0)], [max(high - mean, 0)]], fmt="os"[at],
                 color=f"C{at}", label=f"{objects} object{'s' * at}" if place == 0 else None,
             )  # fmt: skip
         if others:
@@ -144,7 +144,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         if at == 0:
             axes[1].plot([-0.1, 0.7], [one["Q_of_nothing"]] * 2, "k:", label="Q of nothing")
     axes[1].set_xticks(
-        np.arange(len(names)) + 0.3, ["Q", "J, visible", "absent called so", "found again"]
+        np.arange(len(names)) + 0.3, ["Q", "J, visible", "absent\ncalled so", "found\nagain"]
     )
     axes[1].set(title="all objects", ylim=(0, 1))
     for method, values in numbers.get("long", {}).get("Q_by_block", {}).items():
