@@ -128,8 +128,9 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         others = [method for method in of_all if method != "none"]
         for place, method in enumerate(others):
             mean, low, high = of_all[method]["Q_less"]["none"]
+            reach = [[max(mean - low, 0)], [max(high - mean, 0)]]
             axes[0].errorbar(
-                [mean], [place + 0.2 * at], xerr=[[max(mean - low, 0)], [max(high - mean, 0)]], fmt="os"[at],
+                [mean], [place + 0.2 * at], xerr=reach, fmt="os"[at],
                 color=f"C{at}", label=f"{objects} object{'s' * at}" if place == 0 else None,
             )  # fmt: skip
         if others:
