@@ -104,12 +104,14 @@ def score_masks(video: DavisVideo, masks: str | os.PathLike[str]) -> list[Object
     folder = Path(masks)
     found: dict[str, list[tuple[float, float]]] = {}
     first = video.first_frames()
+    files = {obj_id: video.annotations[obj_id if video.is_per_object else ""] for obj_id in first}
+    last = {obj_id: max(of_one) for obj_id, of_one in files.items()}
     for frame_idx in video.annotated:
         truths, void = video.masks(frame_idx)
         counted = [
             obj_id
             for obj_id, start in first.items()
-            if start < frame_idx < max(files := _files(video, obj_id)) and frame_idx in files
+            if start < frame_idx < last[obj_id] and frame_idx in files[obj_id]
         ]
         for obj_id in counted:
             path = mask_path(video, folder, obj_id, frame_idx)
@@ -133,10 +135,6 @@ def _scored(video: DavisVideo, masks: Path) -> list[ObjectScore]:
         return score_masks(video, masks)
     except ValueError as error:
         raise ValueError(f"{error} Remove {masks} to track the video again.") from error
-
-
-def _files(video: DavisVideo, obj_id: str) -> Mapping[int, Path]:
-    return video.annotations[obj_id if video.is_per_object else ""]
 
 
 def _named(memory: Memory) -> dict[str, MemoryPolicy | None]:
