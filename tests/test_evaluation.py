@@ -304,6 +304,9 @@ def test_results_made_otherwise_are_refused(
         evaluate(predictor, davis, out)
     with pytest.raises(ValueError, match=r"has samurai with .*, not with .*0\.5"):
         evaluate(predictor, davis, out, memory={"samurai": Samurai(motion_weight=0.5)})
+    shutil.copytree(davis / "Annotations", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"made with the annotations .*; write to another folder"):
+        evaluate(predictor, davis, out, annotations=str(tmp_path / "other"))
     other = load_predictor()
     with torch.no_grad():
         next(other.parameters()).add_(1)

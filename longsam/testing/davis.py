@@ -108,10 +108,11 @@ def davis_videos(
         raise FileNotFoundError(f"{root} is not a folder; give the one that holds JPEGImages.")
     frames_at = _part(root, "JPEGImages", images)
     masks_at = _part(root, "Annotations", annotations)
-    names = _folders(masks_at) if videos is None else list(videos)
-    for name in names:
-        if name not in _folders(masks_at):
-            raise ValueError(f"{masks_at} has no video {name!r}.")
+    there = _folders(masks_at)
+    names = there if videos is None else list(dict.fromkeys(videos))
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ValueError(f"{masks_at} has no video {unknown[0]!r}.")
     if not names:
         raise ValueError(f"{masks_at} holds no folders of videos.")
     return [_video(name, frames_at, masks_at / name) for name in names]
@@ -163,7 +164,7 @@ def _part(root: Path, name: str, given: str | None) -> Path:
 
 
 def _video(name: str, frames_at: Path, masks_at: Path) -> DavisVideo:
-    if name not in _folders(frames_at):
+    if not (frames_at / name).is_dir():
         raise ValueError(f"{masks_at} has masks, but {frames_at} has no folder {name}.")
     images = _files(frames_at / name, IMAGES)
     if not images:

@@ -138,10 +138,9 @@ class Results:
 def means(scores: Iterable[ObjectScore]) -> dict[str, Any]:
     """DAVIS's means, over objects."""
     known = list(scores)
-    j, f = (float(np.mean(values)) if known else None for values in (
-        [one.j for one in known], [one.f for one in known]))  # fmt: skip
-    both = None if j is None or f is None else (j + f) / 2
-    return {"num_objects": len(known), "J&F": both, "J": j, "F": f}
+    values = [(one.j_and_f, one.j, one.f) for one in known]
+    found = np.mean(values, axis=0).tolist() if known else [None] * 3
+    return {"num_objects": len(known)} | dict(zip(("J&F", "J", "F"), found, strict=True))
 
 
 def about(predictor: LongVideoPredictor, videos: Sequence[DavisVideo]) -> dict[str, Any]:
@@ -153,10 +152,13 @@ def about(predictor: LongVideoPredictor, videos: Sequence[DavisVideo]) -> dict[s
     for name, tensor in sorted(predictor.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    first = videos[0]
+    truth = next(path for files in first.annotations.values() for path in files.values())
     return {
         "format": FORMAT,
         "longsam": __version__,
-        "images": os.path.realpath(videos[0].images[0].parents[1]),
+        "images": os.path.realpath(first.images[0].parents[1]),
+        "annotations": os.path.realpath(truth.parents[2 if first.is_per_object else 1]),
         "model": predictor.name,
         "weights": weights.hexdigest(),
         "dtype": str(dtype).removeprefix("torch."),
