@@ -1,5 +1,6 @@
 """Means of what policies.py measured, with a paired bootstrap over videos, and a plot."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def blocks(videos: dict[str, Any], methods: list[str]) -> dict[str, list[float |
             for of in videos.values()
             for count in of[method]["objects"].values()
         ]
-        values = np.array(rows, float)
-        found[method] = [rounded(np.nanmean(column)) for column in values.T]
+        columns = [np.array(column, float) for column in zip_longest(*rows)]
+        found[method] = [rounded(np.nanmean(column)) for column in columns]
     return found
 
 
