@@ -492,3 +492,22 @@ def test_the_headers_keyframes_are_those_of_the_packets(kind: str, tmp_path: Pat
     for frame_idx in range(source.num_frames):
         assert listed.before(frame_idx) == index.before(frame_idx)
     source.close()
+
+
+def test_a_jump_back_after_a_far_jump_begins_at_the_keyframe_before(tmp_path: Path) -> None:
+    """The far jump leaves keyframes unknown behind it; the header has them."""
+    path = videos.write_video(
+        tmp_path / "v.mp4", 600, 48, 64, options={"g": "30", "sc_threshold": "0", "bf": "2"}
+    )
+    keyframes = [n for n, frame in enumerate(av.open(path).decode(video=0)) if frame.key_frame]
+    assert len(keyframes) >= 20
+    source = VideoFile(path, None)
+    frames = {}
+    for target in (541, 302, 125, 400, 126, 30, 599):
+        (frames[target],) = source.read(target, target + 1)
+        for other in (200, 410, 590):
+            expected = max(n for n in keyframes if n <= other)
+            assert source.quick_frame(other) in (expected, other), (target, other)
+    in_order = dict(enumerate(VideoFile(path, None).read(0, 600)))
+    for target, frame in frames.items():
+        assert np.array_equal(frame, in_order[target])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from longsam.frames import Frame, open_source
+from longsam.frames import Frame, FrameSource, open_source
 
 WIDTHS = (640, 960, 1280, 1920, 2560)
 
@@ -97,8 +97,10 @@ class Pictures:
         self._width: int | None = 1280
         self._ahead: list[int] = []
         self._is_closed = False
+        self._is_warm = False
         self._thread = threading.Thread(target=self._work, name="longsam-frames", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._warm_up, name="longsam-keyframes", daemon=True).start()
 
     def close(self) -> None:
         """End the thread, and close the video."""
@@ -154,6 +156,11 @@ class Pictures:
                 self._cache.put(Key(quick, width), encoded(frame, width))
         return quick
 
+    def _warm_up(self) -> None:
+        with self._scout_lock:
+            if not self._is_closed:
+                jump(self._scout, self.num_frames - 1)
+
     def _travel(self, frame_idx: int, width: int | None) -> None:
         """Note where the user goes, and what will be wanted next."""
         with self._condition:
@@ -190,7 +197,7 @@ class Pictures:
                 block = None
                 while not self._is_closed and not self._wanted:
                     block = self._next_ahead()
-                    if block is not None:
+                    if block is not None or (self._last >= 0 and not self._is_warm):
                         break
                     self._condition.wait()
                 if self._is_closed:
@@ -202,6 +209,9 @@ class Pictures:
                 self._answer(*wanted)
             elif block is not None:
                 self._read_ahead(*block)
+            else:
+                self._is_warm = True
+                jump(self._source, self.num_frames - 1)
 
     def _answer(self, key: Key, future: "Future[bytes]") -> None:
         if not future.set_running_or_notify_cancel():
@@ -233,6 +243,14 @@ class Pictures:
                 self._cache.put(Key(frame_idx, width), encoded(frame, width))
                 if self._wanted or self._is_closed:
                     return
+
+
+def jump(source: FrameSource, frame_idx: int) -> None:
+    """Go far once: a source looks at the file's beginning before its first jump, which takes long."""
+    with contextlib.suppress(RuntimeError, OSError):
+        quick = source.quick_frame(frame_idx)
+        for _ in source.read(quick, quick + 1):
+            pass
 
 
 def encoded(frame: Frame, width: int | None) -> bytes:

@@ -79,6 +79,7 @@ class Session:
         self._spans: list[Span] | None = None
         self._exports: Exports | None = None
         self._resting: int | None = None
+        self._changed: tuple[int, int] | None = None  # frames that no event has told of yet
         self._told_at = 0.0
         self._times: deque[float] = deque(maxlen=60)
         self._pass_start = 0
@@ -185,7 +186,7 @@ class Session:
     def masks(self, frame_idx: int) -> Event:
         """The masks of a frame, as the page's protocol has them."""
         run = self.run()
-        run.refresh()
+        self._refresh()
         kind, objects = run.masks(frame_idx)
         size = list(run.state.source.frame_size)
         return {"frame": frame_idx, "size": size, "kind": kind, "objects": objects}
@@ -270,6 +271,7 @@ class Session:
 
     def tell_project(self) -> None:
         """Tell all pages what there is."""
+        self._changed = None
         if self._run is not None:
             self._run.refresh()
         self.latest = self._project()
@@ -325,8 +327,8 @@ class Session:
             self.tell_project()
         elif now - self._told_at > PROGRESS_SECONDS:
             self._told_at = now
-            frames = run.refresh()
-            span = [min(frames), max(frames)] if frames else None
+            self._refresh()
+            span, self._changed = self._changed, None
             progress = {"tracking": self._tracking(), "mend": _mend(run)}
             self.latest = self.latest | progress | {"tracked": run.tracked.spans()}
             self._on_event({"type": "progress", "tracked": span, "changed": span} | progress)
@@ -359,14 +361,22 @@ class Session:
             self._lock.release()
         self._lock = self._exports = self._spans = self._video = None
 
+    def _refresh(self) -> None:
+        """Take up masks that were written, and note which."""
+        frames = self.run().refresh()
+        if frames:
+            first, last = self._changed or (frames[0], frames[0])
+            self._changed = min(first, *frames), max(last, *frames)
+
     # What is told -------------------------------------------------------------------------------
 
     def _tell(self, busy: str | None) -> None:
+        """Something takes long, or is over. Also called by the thread of an export."""
         if busy != self._busy:
             self._busy = busy
-            mend = None if self._run is None or self._run.mend is None else _mend(self._run)
-            self.latest = self.latest | {"busy": busy}
-            self._on_event({"type": "busy", "busy": busy, "mend": mend})
+            mend = None if self._run is None else _mend(self._run)
+            self.latest = self.latest | {"busy": busy, "mend": mend}
+            self._on_event(self.latest)
 
     def _message(self, level: str, text: str) -> None:
         self._on_event({"type": "message", "level": level, "text": text})

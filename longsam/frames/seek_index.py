@@ -33,11 +33,6 @@ class SeekIndex:
         self._keyframes = [Keyframe(0, None)]
         self._min_gap = 1
 
-    @property
-    def last(self) -> Keyframe:
-        """The furthest keyframe known."""
-        return self._keyframes[-1]
-
     def before(self, frame_idx: int) -> Keyframe:
         """The nearest known keyframe at or before a frame; the start of the file at worst."""
         return self._keyframes[self._end(frame_idx) - 1]
@@ -59,10 +54,16 @@ class SeekIndex:
         return bisect_right(self._keyframes, frame_idx, key=lambda keyframe: keyframe.frame_idx)
 
     def add(self, keyframe: Keyframe) -> None:
-        """Note a keyframe beyond the last one; others are known or were thinned out."""
-        if keyframe.frame_idx < self.last.frame_idx + self._min_gap:
+        """Note a keyframe, unless one is known so near to it."""
+        at = self._end(keyframe.frame_idx)
+        if keyframe.frame_idx < self._keyframes[at - 1].frame_idx + self._min_gap:
             return
-        self._keyframes.append(keyframe)
+        if at < len(self._keyframes):  # a jump has gone beyond it
+            if self._keyframes[at].frame_idx < keyframe.frame_idx + self._min_gap:
+                return
+            self._keyframes.insert(at, keyframe)
+        else:
+            self._keyframes.append(keyframe)
         if len(self._keyframes) > MAX_KEYFRAMES:
             del self._keyframes[1::2]
             self._min_gap *= 2

@@ -197,7 +197,8 @@ class VideoFile(FrameSource):
             self._check_time_stamp(frame, frame_idx)
         self._last_pts = frame.pts
         self._note_time(frame_idx, frame.pts)
-        self._index.known_until = max(self._index.known_until, frame_idx)
+        if frame_idx == self._index.known_until + 1:  # a jump leaves unknown ones between
+            self._index.known_until = frame_idx
         self._decoded_until = max(self._decoded_until, frame_idx)
         if (frame.height, frame.width) != self._coded_size:
             raise RuntimeError(

@@ -56,7 +56,7 @@ def make_clip(path: Path) -> None:
     """20 s of 1080p with grain, in two groups of pictures."""
     video = SyntheticVideo(5, CLIP_FRAMES, SMALL)
     rng = np.random.default_rng(0)
-    grain = rng.normal(0, 6, (8, 1080, 1920, 1))
+    grain = rng.normal(0, 2, (8, 1080, 1920, 1))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
