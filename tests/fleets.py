@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,19 @@ def single_run(job: Job, out: Path) -> float:
     return time.perf_counter() - began
 
 
-def start(folder: Path, *flags: str) -> "subprocess.Popen[str]":
+@contextmanager
+def started(folder: Path, *flags: str) -> Iterator["subprocess.Popen[str]"]:
     """`longsam fleet` of a folder's jobs into its `out`, as a process of its own."""
     command = [sys.executable, "-m", "longsam", "fleet", str(folder / "jobs.jsonl")]
     command += ["--testing-model", "--out", str(folder / "out"), *flags]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    ) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def family(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -78,12 +84,12 @@ def family(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
         return []
 
 
-def tracking(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The workers that are tracking a video."""
+def workers(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The workers of a driver, by the title that Ray gives to the process of an actor."""
     found = []
     for process in family(driver):
         try:
-            if any(".track" in word for word in process.cmdline()[:1]):
+            if process.cmdline()[:1] == ["ray::Worker"]:
                 found.append(process)
         except psutil.Error:
             continue

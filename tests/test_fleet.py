@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,20 +227,20 @@ def test_workers_and_driver_are_killed(tmp_path: Path) -> None:
     with (tmp_path / "jobs.jsonl").open("a") as file:
         file.write(json.dumps({"video": "none.mp4", "prompts": [BOX]}) + "\n")
     flags = ("--save-every", "10", "--workers", "2", "--quiet")
-    first = fleets.start(tmp_path, *flags)
-    fleets.wait_for(lambda: "video_02" in fleets.saved(tmp_path))
-    assert "video_00" not in fleets.saved(tmp_path)  # the longest come first
-    fleets.wait_for(lambda: fleets.tracking(first))[0].kill()
-    all_of_first = fleets.family(first)
-    fleets.wait_for(lambda: len(fleets.tracking(first)) == 2)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    _, alive = psutil.wait_procs(all_of_first, timeout=60)
-    assert alive == [], "processes outlive their driver"
+    with fleets.started(tmp_path, *flags) as first:
+        fleets.wait_for(lambda: "video_02" in fleets.saved(tmp_path))
+        assert "video_00" not in fleets.saved(tmp_path)  # the longest come first
+        before = fleets.workers(first)
+        before[0].kill()
+        fleets.wait_for(lambda: set(fleets.workers(first)) - set(before))
+        of_first = fleets.workers(first)
+        first.kill()
+    _, alive = psutil.wait_procs(of_first, timeout=60)
+    assert alive == [], "workers outlive their driver"
     assert fleets.saved(tmp_path)
 
-    second = fleets.start(tmp_path, *flags)
-    out, errors = second.communicate(timeout=300)
+    with fleets.started(tmp_path, *flags) as second:
+        out, errors = second.communicate(timeout=300)
     assert second.returncode == 1, errors
     assert "none.mp4" in out
     rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "report.json").read_text())[

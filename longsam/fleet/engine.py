@@ -200,5 +200,12 @@ class WorkerError(RuntimeError):
         super().__init__(f"{type(cause).__name__}: {text}" if text else type(cause).__name__)
 
 
+class ModelError(RuntimeError):
+    """No worker can build the model."""
+
+    def __init__(self, error: object):
+        super().__init__(f"No worker can build the model: {error}")
+
+
 OnProgress = Callable[[dict[str, Progress]], object]
 """Told about once a second how far each video is, by the job's name."""

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longsam.fleet.engine import Cluster, OnProgress, WorkerDiedError, WorkerError, Workers
+from longsam.fleet.engine import (
+    Cluster,
+    ModelError,
+    OnProgress,
+    WorkerDiedError,
+    WorkerError,
+    Workers,
+)
 from longsam.fleet.jobs import Job, Load, Settings, check_names, num_frames_by_header
 from longsam.fleet.store import Store
 from longsam.fleet.video import Progress
@@ -106,7 +113,7 @@ def track_videos(
     for job in jobs:
         finished = store.finished(job.name, settings.digest(job))
         if finished is not None:
-            rows[job.name] = _row({**finished, "status": "was done"})
+            rows[job.name] = row_of({**finished, "status": "was done"})
     left = [job for job in jobs if job.name not in rows]
     if left:
         with Cluster(workers) as cluster:
@@ -176,14 +183,11 @@ class _Fleet:
         try:
             self._cluster.result(reference)
         except WorkerError as error:
-            raise RuntimeError(f"No worker can build the model: {error}") from error.__cause__
+            raise ModelError(error) from error.__cause__
         except WorkerDiedError as error:
             self._num_failed_starts += 1
             if self._num_failed_starts >= MAX_STARTS:
-                raise RuntimeError(
-                    f"{MAX_STARTS} workers in a row died while they built the model; the last: "
-                    f"{error}"
-                ) from error
+                raise ModelError(f"{MAX_STARTS} died of it; the last: {error}") from error
             return
         self._num_failed_starts = 0
         self._give(actor)
@@ -211,7 +215,7 @@ class _Fleet:
             self._cluster.ray.kill(actor)  # it may only be out of reach
             return
         else:
-            self._rows[job.name] = _row({**row, "deaths": num_deaths})
+            self._rows[job.name] = row_of({**row, "deaths": num_deaths})
             self.known[job.name] = Progress(job.name, row["frames"], row["frames"])
         self._give(actor)
 
@@ -230,6 +234,6 @@ class _Fleet:
         self._queue.appendleft(job)
 
 
-def _row(told: dict[str, Any]) -> Row:
+def row_of(told: dict[str, Any]) -> Row:
     """A row of a worker, or of a file that a later version may have written."""
     return Row(**{name: told[name] for name in Row.__dataclass_fields__ if name in told})

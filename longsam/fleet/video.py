@@ -65,14 +65,14 @@ def track_video(
     progress = progress or Progress()
     progress.name, progress.pid = job.name, os.getpid()
     digest, began = settings.digest(job), time.perf_counter()
-    with _locked(scratch / job.name) as folder:
+    with locked(scratch / job.name) as folder:
         row = store.finished(job.name, digest)  # by another worker that was thought dead
         if row is None:
-            _remove_of_another_job(folder, digest)
+            remove_of_another_job(folder, digest)
             row = _track(predictor, job, settings, folder, progress)
             row["seconds"] = round(time.perf_counter() - began, 3)
             store.upload(folder / MASKS, job.name, digest, row)
-        _clear(folder)
+        clear(folder)
     return row
 
 
@@ -183,7 +183,7 @@ def _steps(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
+def locked(folder: Path) -> Iterator[Path]:
     """Hold a folder alone; an orphan of a driver that died may hold it for a moment."""
     until = time.monotonic() + LOCK_SECONDS
     while True:
@@ -200,22 +200,23 @@ def _locked(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if not (folder / SAVE).exists():  # nothing to resume from
-            _clear(folder)
+        if not any(folder.rglob(SAVE)):  # nothing to resume from
+            clear(folder)
         lock.release()
         with suppress(OSError):
             folder.rmdir()  # if nothing is left in it
 
 
-def _remove_of_another_job(folder: Path, digest: str) -> None:
+def remove_of_another_job(folder: Path, digest: str) -> None:
     """What was begun with other prompts or another model cannot be resumed."""
     told = folder / "job"
     if not told.exists() or told.read_text() != digest:
-        _clear(folder)
+        clear(folder)
         told.write_text(digest)
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Remove everything from a folder but its lock."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
