@@ -40,11 +40,11 @@ def write_jobs(
     return jobs
 
 
-def single_run(job: Job, out: Path) -> float:
+def single_run(job: Job, out: Path, load: Callable[[], Any] = load_predictor) -> float:
     """The masks of a job without a fleet, on one thread; returns the seconds."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    predictor = load_predictor()
+    predictor = load()
     began = time.perf_counter()
     with predictor.init_state(job.video) as state, MaskWriter(out) as writer:
         for prompt in job.prompts:
@@ -89,7 +89,7 @@ def workers(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
     found = []
     for process in family(driver):
         try:
-            if process.cmdline()[:1] == ["ray::Worker"]:
+            if process.cmdline()[:1] in (["ray::Worker"], ["ray::PartWorker"]):
                 found.append(process)
         except psutil.Error:
             continue

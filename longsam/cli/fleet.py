@@ -14,7 +14,7 @@ from longsam import __version__
 from longsam.cli import model
 from longsam.cli.track import every, formats
 from longsam.cli.usage import UsageError
-from longsam.fleet import Row, Settings, Workers, read_jobs, track_videos
+from longsam.fleet import Row, Settings, Workers, read_jobs, track_together, track_videos
 from longsam.fleet.store import Store
 from longsam.fleet.video import Progress
 from longsam.masks import FORMATS
@@ -37,6 +37,7 @@ examples:
   longsam fleet jobs.jsonl --checkpoint sam2.1_hiera_large.pt --out masks
   longsam fleet jobs.jsonl --checkpoint sam2.1_hiera_large.pt --gpus-per-worker 1 \\
       --address auto --out s3://bucket/masks
+  longsam fleet long.jsonl --checkpoint sam2.1_hiera_large.pt --together --out masks
 
 The exit code is 1 if there is a video without masks. OUT/report.json says which and why.
 """
@@ -65,6 +66,11 @@ def add_parser(commands: Any) -> None:
     workers.add_argument(
         "--address", help="of a Ray cluster; auto: the one that runs here (none: this machine)"
     )
+    workers.add_argument(
+        "--together", action="store_true",
+        help="one video at a time on all workers: each frame is encoded once, and the objects are "
+        "split; for fewer videos than workers (off)",
+    )  # fmt: skip
     workers.add_argument(
         "--part", type=_part, metavar="I/N",
         help="every Nth video from the Ith on, counted from 0, for schedulers without Ray (all)",
@@ -127,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
         model=f"{options.config} {here.checkpoint or 'testing model'}",
     )
     with tqdm(unit=" frames", disable=options.quiet, smoothing=0.05) as bar:
-        rows = track_videos(
+        rows = (track_together if options.together else track_videos)(
             jobs,
             partial(model.load, here),
             options.out,

@@ -1,6 +1,7 @@
 """One video on several workers: objects are split among trackers, and frames among encoders."""
 
-from collections.abc import Sequence
+import time as clock
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -58,6 +59,7 @@ class PartWorker(Worker):
             folder: Where its masks and its save go.
         """
         torch.set_num_threads(self._num_threads)
+        began = clock.perf_counter()
         self._progress = progress = Progress(f"{part.name}/{number}")
         predictor = self._predictor
         if predictor.non_overlap_masks:
@@ -98,6 +100,7 @@ class PartWorker(Worker):
             "device": str(predictor.device),
             "dtype": dtype_on(settings.dtype, predictor.device),
             "threads": torch.get_num_threads(),
+            "tracked_seconds": round(clock.perf_counter() - began, 3),
         }
 
 
@@ -108,7 +111,7 @@ class _Source:
         self._desk, self._number, self._own = desk, number, own
         self._predictor = predictor
 
-    def frames(self, first: int, stop: int) -> Any:
+    def frames(self, first: int, stop: int) -> Iterator[tuple[int, Features, float | None]]:
         """Yield (frame, its features, its time stamp), in order."""
         ray, desk = import_ray(), self._desk
         mine: tuple[Features, float | None] | None = None

@@ -34,13 +34,14 @@ class Row:
             its workers died.
         frames: How many frames it has masks of.
         resumed_at: The frame after the save it was resumed from; None if it was tracked in one go.
-        seconds: From the worker's start on it to the end of the upload.
+        seconds: From the start of the last attempt to the end of the upload; of videos tracked
+            together from the first one, with the start of workers.
         deaths: How many workers died with it in this run.
         error: What went wrong.
         device: Where it was tracked.
         dtype: In which number format.
         threads: With how many threads.
-        tracked_seconds: Of `seconds`, without the lock, the store and the upload.
+        tracked_seconds: Of `seconds`, from opening the video to its last mask, by the last worker.
     """
 
     name: str

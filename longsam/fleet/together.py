@@ -138,7 +138,6 @@ class _Team:
                                 job.name, job.video, "skipped", deaths=len(saved), error=text
                             )
                 row = {"name": job.name, "video": job.video, "status": "done", **told}
-                row["tracked_seconds"] = round(time.perf_counter() - began, 3)
                 masks = self._merged(job, parts, folder)
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 store.upload(masks, job.name, self._settings.digest(job), row)
@@ -190,7 +189,8 @@ class _Team:
         resumed = [row["resumed_at"] for row in rows if row["resumed_at"] is not None]
         frames = rows[0]["frames"]
         self.known[job.name] = Progress(job.name, frames, frames)
-        return {**rows[0], "resumed_at": min(resumed, default=None)}
+        tracked = max(row["tracked_seconds"] for row in rows)
+        return {**rows[0], "resumed_at": min(resumed, default=None), "tracked_seconds": tracked}
 
     def _start(self) -> None:
         """Start the workers, unless they are there from the video before."""
