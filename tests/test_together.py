@@ -12,7 +12,8 @@ from longsam import LongVideoPredictor
 from longsam.fleet import Settings, track_together
 from longsam.fleet.desk import Desk
 from longsam.fleet.features import Encoder, pack, unpack
-from longsam.fleet.parts import parts_of
+from longsam.fleet.parts import merge, parts_of
+from longsam.masks import MaskWriter
 from longsam.testing import SyntheticVideo, load_predictor
 
 
@@ -96,6 +97,31 @@ def test_objects_are_split(tmp_path: Path) -> None:
     objects = [[prompt["object"] for prompt in part.prompts] for part in parts_of(job, 2)]
     assert objects == [[1, 3], [2]]
     assert len(parts_of(job, 5)) == 3
+
+
+def test_masks_of_parts_are_merged(tmp_path: Path) -> None:
+    (job,) = fleets.write_jobs(tmp_path, [3], (48, 64))
+    settings = Settings(formats=("rle", "object_png", "overlay"))
+    logits = torch.randn(3, 3, 1, 48, 64)  # of each frame and object
+    scores = {obj_id: (obj_id + 0.5, 0.25) for obj_id in (1, 2, 3)}
+
+    def write(folder: Path, formats: tuple[str, ...], rows: list[int]) -> None:
+        video = job.video if "overlay" in formats else None
+        with MaskWriter(folder, formats, video=video) as writer:
+            for frame_idx in range(3):
+                ids = [row + 1 for row in rows]
+                masks = logits[frame_idx, rows]
+                writer.write(frame_idx, ids, masks, scores=scores, time=frame_idx / 30)
+
+    parts = [tmp_path / "part_0", tmp_path / "part_1"]
+    for part, rows in zip(parts, ([0, 2], [1]), strict=True):
+        write(part / "masks", ("rle",), rows)
+    write(tmp_path / "whole", settings.formats, [0, 1, 2])
+    merge(parts, job, settings, tmp_path / "merged")
+    files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*")]
+    assert len(files) == 12
+    for file in files:
+        assert (tmp_path / "merged" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_what_cannot_be_split(tmp_path: Path) -> None:

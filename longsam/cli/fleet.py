@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
         batch_objects=options.batch_objects,
         memory_window=options.memory_window,
         dtype=options.dtype,
-        model=f"{options.config} {here.checkpoint or 'testing model'}",
+        model=f"{options.config} {here.checkpoint.name if here.checkpoint else 'testing model'}",
     )
     with tqdm(unit=" frames", disable=options.quiet, smoothing=0.05) as bar:
         rows = (track_together if options.together else track_videos)(

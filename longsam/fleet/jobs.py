@@ -100,8 +100,16 @@ class Settings:
         Autosave("state.pt", every=self.save_every)
 
     def digest(self, job: Job) -> str:
-        """What tells a job from others: video, prompts, and all that changes its masks."""
-        told = {**asdict(self), "save_every": None, "job": asdict(job)}
+        """What tells a job from others: video, prompts, and all that changes its masks.
+
+        Of paths it has the last part: a folder that was moved holds the same jobs.
+        """
+        prompts = [
+            {**prompt, "mask": os.path.basename(prompt["mask"])} if "mask" in prompt else prompt
+            for prompt in job.prompts
+        ]
+        of_job = [os.path.basename(job.video), job.name, prompts]
+        told = {**asdict(self), "save_every": None, "job": of_job}
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -110,11 +110,7 @@ def track_videos(
         raise ValueError(f"max_deaths is {max_deaths}; it must be 1 or more.")
     store = Store(out)
     where = store.scratch() if scratch is None else Path(scratch).absolute()
-    rows: dict[str, Row] = {}
-    for job in jobs:
-        finished = store.finished(job.name, settings.digest(job))
-        if finished is not None:
-            rows[job.name] = row_of({**finished, "status": "was done"})
+    rows = finished_rows(store, jobs, settings)
     left = [job for job in jobs if job.name not in rows]
     if left:
         with Cluster(workers) as cluster:
@@ -124,6 +120,12 @@ def track_videos(
             }
             rows.update(fleet.run(left, on_progress))
     return [rows[job.name] for job in jobs]
+
+
+def finished_rows(store: Store, jobs: Iterable[Job], settings: Settings) -> dict[str, Row]:
+    """The rows of jobs whose masks an earlier run has made."""
+    finished = store.all_finished({job.name: settings.digest(job) for job in jobs})
+    return {name: row_of({**row, "status": "was done"}) for name, row in finished.items()}
 
 
 class _Fleet:

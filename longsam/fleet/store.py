@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,22 @@ class Store:
                 f"or format). Remove it, choose another --out, or give the job another name."
             )
         return row if isinstance(row, dict) else None
+
+    def all_finished(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """The rows of all videos whose masks are whole.
+
+        Args:
+            digests: What tells each job from others, by its name.
+
+        Raises:
+            ValueError: As `finished`.
+        """
+        try:
+            there = {path.rstrip("/").rsplit("/", 1)[-1] for path in self._fs.ls(self._root, False)}
+        except FileNotFoundError:
+            return {}
+        found = {name: self.finished(name, digests[name]) for name in digests if name in there}
+        return {name: row for name, row in found.items() if row is not None}
 
     def upload(self, folder: Path, name: str, digest: str, row: dict[str, Any]) -> None:
         """Copy the masks of a video; only then is it marked as whole."""

@@ -19,7 +19,7 @@ from longsam.fleet.engine import (
 )
 from longsam.fleet.jobs import Job, Load, Settings, check_names, num_frames_by_header
 from longsam.fleet.parts import PartWorker, merge, parts_of
-from longsam.fleet.run import Row, row_of
+from longsam.fleet.run import Row, finished_rows, row_of
 from longsam.fleet.store import Store
 from longsam.fleet.video import MASKS, Progress, clear, locked
 
@@ -77,10 +77,7 @@ def track_together(
         raise ValueError("batch_objects: objects are split among workers; leave it out.")
     store = Store(out)
     where = store.scratch() if scratch is None else Path(scratch).absolute()
-    done = {job.name: store.finished(job.name, settings.digest(job)) for job in jobs}
-    rows = {
-        name: row_of({**row, "status": "was done"}) for name, row in done.items() if row is not None
-    }
+    rows = finished_rows(store, jobs, settings)
     left = [job for job in jobs if job.name not in rows]
     if left:
         with Cluster(workers) as cluster:

@@ -21,8 +21,9 @@ from longsam.masks.lock import FolderLock
 SAVE = "state.pt"
 MASKS = "masks"
 
-LOCK_SECONDS = 60
-"""A worker that lost its driver ends within seconds; for so long its lock is waited for."""
+LOCK_SECONDS = 120
+"""For so long the lock of another worker is waited for. One that lost its driver ends within
+seconds; a file server drops the locks of a machine that is gone after 90 s (NFSv4)."""
 
 
 @dataclass
