@@ -96,7 +96,7 @@ def workers(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
     return found
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
     """What a callable gives as soon as it gives something."""
     until = time.monotonic() + seconds
     while not (found := what()):

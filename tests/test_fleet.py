@@ -207,6 +207,7 @@ def test_one_worker_at_a_time_has_a_video(
     ("flags", "message"),
     [
         (["--testing-model", "--device", "cpu", "--gpus-per-worker", "1"], "give one of them"),
+        (["--testing-model", "--device", "cuda:1", "--gpus-per-worker", "1"], "say cuda"),
         ([], "no model"),
         (["--testing-model", "--cpus-per-worker", "0"], "above 0"),
         (["--testing-model", "--max-deaths", "0"], "max_deaths is 0"),
@@ -253,6 +254,18 @@ def test_workers_and_driver_are_killed(tmp_path: Path) -> None:
         fleets.single_run(job, tmp_path / f"single_{number}")
         assert fleets.same_masks(tmp_path / f"single_{number}", tmp_path / "out" / job.name)
     assert list((tmp_path / "out" / "unfinished").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_sigterm_stops_it(tmp_path: Path) -> None:
+    """As Slurm sends before it ends a job."""
+    fleets.write_jobs(tmp_path, [200])
+    with fleets.started(tmp_path, "--workers", "1", "--quiet") as driver:
+        fleets.wait_for(lambda: fleets.saved(tmp_path))
+        driver.terminate()
+        out, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 130, errors
+    assert f"To continue: longsam fleet {tmp_path}/jobs.jsonl" in out
 
 
 POISONED = """

@@ -1,6 +1,7 @@
 """`longsam fleet`: many videos on many GPUs or machines."""
 
 import argparse
+import shlex
 from copy import copy
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +15,8 @@ from longsam import __version__
 from longsam.cli import model
 from longsam.cli.track import every, formats
 from longsam.cli.usage import UsageError
-from longsam.fleet import Row, Settings, Workers, read_jobs, track_together, track_videos
+from longsam.fleet import Job, Row, Settings, Workers, read_jobs, track_together, track_videos
+from longsam.fleet.jobs import Load
 from longsam.fleet.store import Store
 from longsam.fleet.video import Progress
 from longsam.masks import FORMATS
@@ -114,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
     device = options.device or ("cuda" if options.gpus_per_worker else "cpu")
     if options.gpus_per_worker and torch.device(device).type == "cpu":
         raise UsageError(f"--device is {device}, and --gpus-per-worker above 0; give one of them.")
+    if ":" in device:
+        raise UsageError(f"--device is {device}; Ray gives each worker its GPU, so say cuda.")
     here = copy(options)  # the GPUs may be on other machines
     here.device, here.quiet = "cpu", True
     model.check_flags(here)
@@ -132,10 +136,27 @@ def run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         model=f"{options.config} {here.checkpoint.name if here.checkpoint else 'testing model'}",
     )
+    try:
+        rows = _track(options, jobs, settings, partial(model.load, here))
+    except KeyboardInterrupt:
+        print(f"Stopped. To continue: longsam {shlex.join(options.arguments)}")
+        return 130
+    told = {"longsam": __version__, "videos": [asdict(row) for row in rows]}
+    where = Store(options.out).write_json(report, told)
+    for line in table(rows):
+        print(line)
+    num_done = sum(row.is_done for row in rows)
+    print(f"{num_done} of {len(rows)} videos have masks in {options.out}; the report is {where}")
+    return 0 if num_done == len(rows) else 1
+
+
+def _track(
+    options: argparse.Namespace, jobs: list[Job], settings: Settings, load: Load
+) -> list[Row]:
     with tqdm(unit=" frames", disable=options.quiet, smoothing=0.05) as bar:
-        rows = (track_together if options.together else track_videos)(
+        return (track_together if options.together else track_videos)(
             jobs,
-            partial(model.load, here),
+            load,
             options.out,
             settings=settings,
             workers=Workers(
@@ -145,13 +166,6 @@ def run(options: argparse.Namespace) -> int:
             max_deaths=options.max_deaths,
             on_progress=partial(_show, bar),
         )
-    told = {"longsam": __version__, "videos": [asdict(row) for row in rows]}
-    where = Store(options.out).write_json(report, told)
-    for line in table(rows):
-        print(line)
-    num_done = sum(row.is_done for row in rows)
-    print(f"{num_done} of {len(rows)} videos have masks in {options.out}; the report is {where}")
-    return 0 if num_done == len(rows) else 1
 
 
 def table(rows: list[Row]) -> list[str]:

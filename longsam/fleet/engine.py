@@ -1,7 +1,9 @@
 """Workers of a Ray cluster: processes that hold the model and are replaced when they die."""
 
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +15,9 @@ import torch
 from longsam.fleet.jobs import Job, Load, Settings
 from longsam.fleet.store import Store
 from longsam.fleet.video import Progress, track_video
+
+MAX_INITS = 3
+"""So often Ray is started on a machine that is too busy for it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Cluster:
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: There is no cluster at the address.
-        ValueError: The cluster has no room for a worker.
+        RuntimeError: Ray does not start on this machine.
     """
 
     def __init__(self, workers: Workers):
@@ -108,10 +113,28 @@ class Cluster:
         self.workers = workers
         self._is_ours = not self.ray.is_initialized()
         if self._is_ours:
-            of_its_own = {} if workers.address else {"include_dashboard": False}
-            self.ray.init(
-                address=workers.address, log_to_driver=False, configure_logging=False, **of_its_own
-            )
+            self._init()
+
+    def _init(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        of_its_own = {} if self.workers.address else {"include_dashboard": False}
+        for left in reversed(range(MAX_INITS)):
+            try:
+                self.ray.init(
+                    address=self.workers.address,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    **of_its_own,
+                )
+                break
+            except (ImportError, OSError, ValueError):
+                raise
+            except Exception as error:  # plain, where a node was not up within Ray's 30 s
+                self.ray.shutdown()
+                if not left:
+                    raise RuntimeError(f"Ray does not start: {error}") from error
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # which Ray has replaced
 
     def __enter__(self) -> "Cluster":
         return self
