@@ -61,14 +61,19 @@ def single_run(job: Job, out: Path, load: Callable[[], Any] = load_predictor) ->
     return time.perf_counter() - began
 
 
+def environment() -> dict[str, str]:
+    """Of a process that finds this longsam, and what else is on the path here."""
+    path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 @contextmanager
 def started(folder: Path, *flags: str) -> Iterator["subprocess.Popen[str]"]:
     """`longsam fleet` of a folder's jobs into its `out`, as a process of its own."""
     command = [sys.executable, "-m", "longsam", "fleet", str(folder / "jobs.jsonl")]
     command += ["--testing-model", "--out", str(folder / "out"), *flags]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as driver:
         try:
             yield driver

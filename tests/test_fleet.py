@@ -1,7 +1,6 @@
 """Many videos on a real Ray cluster: whatever is killed, the masks are those of single runs."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,10 +296,9 @@ print(json.dumps([asdict(row) for row in rows]))
 def test_a_video_that_kills_its_workers_is_skipped(tmp_path: Path) -> None:
     fleets.write_jobs(tmp_path, [5, 10])
     (tmp_path / "driver.py").write_text(POISONED)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     driver = subprocess.run(
         [sys.executable, str(tmp_path / "driver.py"), str(tmp_path)],
-        env=environment,
+        env=fleets.environment(),
         capture_output=True,
         text=True,
     )
@@ -313,7 +311,8 @@ def test_a_video_that_kills_its_workers_is_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_dataset_of_ray(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")  # both come with ray[data]
+    pytest.importorskip("pandas")
     (job,) = fleets.write_jobs(tmp_path, [8])
     fleets.single_run(job, tmp_path / "single")
     code = (
@@ -328,9 +327,11 @@ def test_a_dataset_of_ray(tmp_path: Path) -> None:
         "(row,) = rows.take_all()\n"
         "assert row['frames'] == 8 and row['error'] == '', row\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     driver = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=fleets.environment(),
+        capture_output=True,
+        text=True,
     )
     assert driver.returncode == 0, driver.stderr
     assert fleets.same_masks(tmp_path / "single", tmp_path / "out" / "video_00")

@@ -84,6 +84,8 @@ class TrackVideos:
 
 def _plain(value: Any) -> Any:
     """Lists and numbers in place of numpy's, and without what a table fills in."""
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, np.ndarray):
         return [_plain(one) for one in value.tolist()]
     if isinstance(value, (list, tuple)):
