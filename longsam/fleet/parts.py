@@ -114,14 +114,13 @@ class _Source:
     def frames(self, first: int, stop: int) -> Iterator[tuple[int, Features, float | None]]:
         """Yield (frame, its features, its time stamp), in order."""
         ray, desk = import_ray(), self._desk
-        mine: tuple[Features, float | None] | None = None
-        if first < stop:  # encodings come with a frame that is encoded here; the others are given
-            try:
-                mine = self._own.encode(first)
-            except EndOfVideoError:
-                stop = first
         ray.get(desk.join.remote(self._number, min(first + 1, stop), stop))
-        if mine is None:
+        if first >= stop:
+            return
+        try:  # positional encodings come with a frame that is encoded here; the others are given
+            mine = self._own.encode(first)
+        except EndOfVideoError:
+            ray.get(desk.ended.remote(first))
             return
         encodings = mine[0]["vision_pos_enc"]
         yield first, *mine

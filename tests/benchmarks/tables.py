@@ -451,6 +451,18 @@ def sizes_of_models() -> str:
 
 
 @measured
+def fleet_killed() -> str:
+    run = numbers("fleet")["killed"]
+    return (
+        f"`longsam fleet` tracked {run['videos']} videos, {run['frames']:,} frames in all, on two "
+        f"workers of one thread. {run['workers_killed']} workers and {run['drivers_killed']} "
+        f"driver were killed with SIGKILL, and {run['videos_resumed']} videos were resumed from a save. "
+        f"{run['videos_with_the_masks_of_a_single_run']} of {run['videos']} videos have the files "
+        f"of a single run, byte for byte ({source('fleet')})."
+    )
+
+
+@measured
 def together_on_paper() -> str:
     profile, handed = numbers("speed_cpu")["profile"], numbers("together")["transfer"]
     put, get = (handed["float32"][f"{name}_seconds"] for name in ("put", "get"))
