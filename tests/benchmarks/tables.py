@@ -456,7 +456,8 @@ def fleet_killed() -> str:
     return (
         f"`longsam fleet` tracked {run['videos']} videos, {run['frames']:,} frames in all, on two "
         f"workers of one thread. {run['workers_killed']} workers and {run['drivers_killed']} "
-        f"driver were killed with SIGKILL, and {run['videos_resumed']} videos were resumed from a save. "
+        f"driver were killed with SIGKILL, and {run['videos_resumed']} videos were resumed from a "
+        "save. "
         f"{run['videos_with_the_masks_of_a_single_run']} of {run['videos']} videos have the files "
         f"of a single run, byte for byte ({source('fleet')})."
     )
