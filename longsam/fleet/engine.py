@@ -180,7 +180,7 @@ class Cluster:
         """Let a worker build the model; returns a reference to what it says."""
         return actor.load.remote(load, self.workers.num_threads)
 
-    def watch(self, actors: list[Any], seconds: float = 1.0) -> dict[str, Progress]:
+    def watch(self, actors: list[Any], seconds: float = 0.2) -> dict[str, Progress]:
         """How far workers are, by the job's name; of those that answer in time."""
         asked = [actor.progress.options(concurrency_group="watch").remote() for actor in actors]
         if not asked:
