@@ -409,6 +409,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
         inference_state: State,
         path: str | os.PathLike[str],
         obj_ids: Iterable[Any] | None = None,
+        *,
+        anchors: bool = False,
     ) -> None:
         """Write what objects look like to a file, for `init_state(..., memory_bank=path)`.
 
@@ -419,14 +421,14 @@ class LongVideoPredictor(SAM2VideoPredictor):
             inference_state: With at least one prompt for each object.
             path: The file; it is replaced if it is there.
             obj_ids: Which objects; None is all. Integers or strings.
+            anchors: With those that a memory policy (DAM4SAM) has at the last frame tracked.
 
         Raises:
-            ValueError: There is no such object, or its id is of another type.
+            ValueError: There is no such object or policy, or an id is of another type.
             RuntimeError: An object has no prompt.
         """
         self.propagate_in_video_preflight(inference_state)
-        which = None if obj_ids is None else [checks.obj_id(obj_id) for obj_id in obj_ids]
-        saving.write_bank(inference_state, Path(path), self, which)
+        saving.write_bank(inference_state, Path(path), self, obj_ids, anchors=anchors)
 
     def begin_autosave(
         self, inference_state: State, autosave: Autosave | None

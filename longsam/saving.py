@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from longsam import _upstream, policies, storage
+from longsam import _upstream, checks, policies, storage
 from longsam._upstream import InferenceState
 from longsam._warn import warn
 from longsam.fingerprint import fingerprint
@@ -18,7 +18,7 @@ from longsam.frames import LiveVideo
 from longsam.object_ids import check_plain
 from longsam.options import Options
 from longsam.policies import MemoryPolicy
-from longsam.session import session_of
+from longsam.session import State, session_of
 from longsam.storage import reporting_damage
 
 STATE_FORMAT = 4
@@ -146,17 +146,31 @@ def restore(state: InferenceState, saved: dict[str, Any], path: Path) -> None:
 
 
 def write_bank(
-    state: InferenceState, path: Path, model: torch.nn.Module, obj_ids: Iterable[Any] | None
+    state: State,
+    path: Path,
+    model: torch.nn.Module,
+    obj_ids: Iterable[Any] | None,
+    *,
+    anchors: bool,
 ) -> None:
     """Write conditioning memories to a file; see `LongVideoPredictor.save_memory_bank`."""
+    follower = session_of(state).follower
+    if anchors and follower is None:
+        raise ValueError(
+            "anchors=True, but the session has no memory policy; track with "
+            'memory_policy="dam4sam".'
+        )
     known = {obj_id: obj_idx for obj_idx, obj_id in _upstream.objects(state)}
     objects = []
-    for obj_id in known if obj_ids is None else obj_ids:
+    for obj_id in known if obj_ids is None else map(checks.obj_id, obj_ids):
         if obj_id not in known:
             raise ValueError(f"There is no object {obj_id!r}; there are {list(known)}.")
         check_plain(obj_id, "that are saved")
-        outputs = _upstream.conditioning_outputs(state, known[obj_id]).values()
-        memories = [_upstream.without_mask(output) for output in outputs]
+        obj_idx = known[obj_id]
+        prompted = _upstream.conditioning_outputs(state, obj_idx).values()
+        memories = [_upstream.without_mask(output) for output in prompted]
+        if anchors and follower is not None:
+            memories += follower.anchors(state, obj_idx, state.last_frame_idx)
         for output in memories:
             _upstream.detach(output)  # of the other objects nothing is written
         objects.append((obj_id, memories))

@@ -215,7 +215,7 @@ def test_a_mend_can_be_dropped_and_the_old_masks_are_back(video: Path, tmp_path:
         }  # fmt: skip
         assert server.get("masks/30")["kind"] == "before"
         assert server.get("masks/10")["kind"] == "tracked"
-        with pytest.raises(httpx.HTTPStatusError, match="frame 20 is being mended"):
+        with pytest.raises(httpx.HTTPStatusError, match="frame 20 is being corrected"):
             server.post("prompts", object=1, frame=25, edits=wrong)
         server.post("drop")
         project = server.tracked()

@@ -201,7 +201,7 @@ def test_large_bodies_are_refused(server: Server) -> None:
         ("track", {"direction": "sideways"}, "direction"),
         ("track", {}, "click on one first"),
         ("track", {"resume": True}, "no pass"),
-        ("keep", {}, "no frame is being mended"),
+        ("keep", {}, "no frame is being corrected"),
         ("object", {"remove": 77}, "no object 77"),
         ("export", {"to": "../../x"}, "no format"),
         ("export", {"to": "coco"}, "no masks yet"),

@@ -14,15 +14,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from davis_folders import write_davis
 
-from longsam.cli import correct, export, fleet, frame, main, preview, program, review, track
+from longsam.cli import (
+    correct,
+    evaluate,
+    export,
+    fleet,
+    frame,
+    main,
+    preview,
+    program,
+    review,
+    track,
+)
 from longsam.masks import MaskFolder
 from longsam.testing import SyntheticVideo
 
 ROOT = Path(__file__).parents[1]
 HELP = {
     module.__name__: module.EPILOG
-    for module in (program, frame, preview, track, correct, export, review)
+    for module in (program, frame, preview, track, correct, export, review, evaluate)
 }
 
 
@@ -84,6 +96,10 @@ def test_the_command_lines_run(
     (tmp_path / "prompts.json").write_text(
         json.dumps([{"object": 1, "points": [[60, 50]], "labels": [1]}])
     )
+    for name in ("bear", "bees"):
+        write_davis(tmp_path / "DAVIS", name, SyntheticVideo(5, 6, (96, 128)), resolution="480p")
+    (tmp_path / "DAVIS" / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "DAVIS" / "ImageSets" / "2017" / "val.txt").write_text("bear\nbees\n")
     lines = [line for text in HELP.values() for line in in_text(text)]
     assert len(lines) >= 12
     lines += [line for line in in_readme() + in_docs() if not line.startswith("longsam fleet")]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from davis_folders import write_davis
 from PIL import Image
 
 import longsam
@@ -57,6 +58,7 @@ PRINTED = {
     "guides/corrections.md": [f"corrected: {i}" for i in (3, 4)],
     "guides/memory-banks.md": ["known: ['queen']"] * 2,
     "guides/testing.md": ["mean IoU 0.9"],
+    "guides/evaluate.md": ["none bear 1 9", "none bear 2 9", "samurai_0.5 bear 1 9"],
 }
 """How the lines begin that a page prints."""
 
@@ -82,6 +84,7 @@ def run(
         # An object of it is where the pages' boxes are.
         SyntheticVideo(41, 5, (480, 640)).write(tmp_path / "two_hours.mp4")
         shutil.copy(tmp_path / "two_hours.mp4", tmp_path / "video.mp4")
+        write_davis(tmp_path / "DAVIS", "bear", SyntheticVideo(2, 5, (96, 128)))
         names: dict[str, object] = {"predictor": predictor}
         for block in blocks(PAGES[page], "python"):
             exec(compile(block, page, "exec"), names)

@@ -158,7 +158,7 @@ class Run:
 
         Raises:
             ValueError: They cannot be.
-            ConflictError: Another frame is being mended.
+            ConflictError: Another frame is being corrected.
         """
         self._check_frame(frame_idx)
         prompting.check(edits, self.state.source.frame_size)
@@ -172,8 +172,8 @@ class Run:
             first, last = self.mend.span
             if first <= frame_idx <= last or frame_idx in self.tracked:
                 raise ConflictError(
-                    f"frame {self.mend.frame} is being mended. Track on from there, or drop the "
-                    "mend, before another frame that was tracked is prompted."
+                    f"frame {self.mend.frame} is being corrected. Track on from there, or drop the "
+                    "correction, before another frame that was tracked is prompted."
                 )
         elif self.mend is None and frame_idx in self.tracked:
             self.begin_mend(frame_idx)
@@ -186,12 +186,12 @@ class Run:
 
         Raises:
             ValueError: There is no such object.
-            ConflictError: A frame is being mended.
+            ConflictError: A frame is being corrected.
         """
         if obj_id not in self.state.obj_ids:
             raise ValueError(f"there is no object {obj_id}; there are {self.state.obj_ids}.")
         if self.mend is not None:
-            raise ConflictError("keep the mend, or drop it, before an object is removed.")
+            raise ConflictError("keep the correction, or drop it, before an object is removed.")
         self.pause()
         self.log.append({"op": "remove", "object": obj_id})
         self.apply_remove(obj_id)
@@ -301,7 +301,7 @@ class Run:
             ConflictError: There is no mend.
         """
         if self.mend is None:
-            raise ConflictError("no frame is being mended.")
+            raise ConflictError("no frame is being corrected.")
         self.pause()
         self._write_answer()
         self.log.append({"op": "keep", "at": self.mend.at})
@@ -314,7 +314,7 @@ class Run:
             ConflictError: There is no mend.
         """
         if self.mend is None:
-            raise ConflictError("no frame is being mended.")
+            raise ConflictError("no frame is being corrected.")
         self.pause()
         self.log.append({"op": "drop"})
         self.apply_drop()
@@ -498,7 +498,7 @@ class Run:
         )
 
     def _write_answer(self) -> None:
-        """The masks of the frame that is mended are those that its prompts gave."""
+        """The masks of the corrected frame are those that its prompts gave."""
         if self.mend is None or self.mend.at is not None or self._corrected is None:
             return
         if self._corrected[0] == self.mend.frame:

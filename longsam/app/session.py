@@ -238,7 +238,9 @@ class Session:
         }  # fmt: skip
         event: Event = {
             "type": "project", "video": self._video if run is not None else None,
-            "model": model, "busy": self._busy,
+            "model": model, "busy": self._busy, "folder": "", "objects": [], "prompts": [],
+            "tracked": [], "tracking": None, "unfinished": None, "mend": None, "spans": None,
+            "exports": [], "log_size": 0,
         }  # fmt: skip
         if run is None:
             return event

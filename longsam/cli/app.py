@@ -29,10 +29,10 @@ DEMO_FRAMES = 600
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "app",
-        help="open a page in the browser: see, prompt, track and mend",
+        help="open a page in the browser: see, prompt, track and correct",
         description="Serve a page to this machine's browser, on which a video is prompted, tracked "
-        "and corrected by eye. Everything is kept in --out, which `longsam track --resume`, `longsam "
-        "review` and Python read too; stopped or killed, it continues where it was.",
+        "and corrected by eye. Everything is kept in --out, which `longsam track --resume`, "
+        "`longsam review` and Python read too; stopped or killed, it continues where it was.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -11,7 +11,20 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from longsam import __version__
-from longsam.cli import app, correct, demo, export, fleet, frame, info, preview, review, show, track
+from longsam.cli import (
+    app,
+    correct,
+    demo,
+    evaluate,
+    export,
+    fleet,
+    frame,
+    info,
+    preview,
+    review,
+    show,
+    track,
+)
 from longsam.cli.usage import UsageError
 
 EPILOG = """\
@@ -40,7 +53,20 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"longsam {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (track, app, correct, preview, frame, info, review, show, export, fleet, demo):
+    for command in (
+        track,
+        app,
+        correct,
+        preview,
+        frame,
+        info,
+        review,
+        show,
+        export,
+        fleet,
+        evaluate,
+        demo,
+    ):
         command.add_parser(commands)
     options = parser.parse_args(_with_negative_numbers(arguments))
     options.arguments = list(arguments)  # to say how to resume

@@ -1,10 +1,11 @@
 """DAM4SAM: memories of moments in which a look-alike was told apart."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, ClassVar
 
+from longsam._upstream import Output
 from longsam.policies.boxes import Box, box_iou, boxes
 from longsam.policies.checking import check_fraction, check_number, check_whole
 from longsam.policies.parts import largest_part
@@ -126,6 +127,11 @@ class Dam4Sam(Upstream):
         """The recent frames that show the object."""
         last = memo["last_visible"]
         return memo["spread"] if last is None else {*memo["spread"], last}
+
+    def anchors(self, memo: Memo) -> Mapping[int, Output]:
+        """The last ones, at most `max_conditioning`."""
+        anchors: Mapping[int, Output] = memo["anchors"]
+        return anchors
 
     def _conditioning(self, memo: Memo, history: History) -> dict[int, Any]:
         """The latest anchor or prompt, the first prompt, and the nearest others."""

@@ -108,6 +108,12 @@ class Follower:
             frame = TrackedFrame(frame_idx, reverse, True, first, candidates, 0, output)
             _upstream.put_records(output, [self._record(records[0]["memo"], frame, history)])
 
+    def anchors(self, state: InferenceState, obj_idx: int, frame_idx: int) -> list[Output]:
+        """What the policy has encoded as prompts and knew of after a frame, the oldest first."""
+        found = _upstream.nearest_records(state, obj_idx, frame_idx + 1, reverse=False)
+        anchors = {} if found is None else self.policy.anchors(found[1][0]["memo"])
+        return [_upstream.without_mask(output) for output in anchors.values()]
+
     def check(self, outputs: Iterable[Output]) -> None:
         """Refuse saved outputs whose records are not as this policy makes them.
 

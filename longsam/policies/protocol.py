@@ -259,6 +259,10 @@ class MemoryPolicy(Protocol):
         """
         ...
 
+    def anchors(self, memo: Memo) -> Mapping[int, Output]:
+        """Outputs of `TrackedFrame.as_prompt` in the memo, by frame index, for memory banks."""
+        ...
+
     def branch(
         self, memos: Sequence[Memo], offers: Sequence[Candidates]
     ) -> Sequence[tuple[int, int]]:

@@ -44,6 +44,10 @@ class Upstream:
         """None."""
         return ()
 
+    def anchors(self, memo: Memo) -> Mapping[int, Output]:
+        """None."""
+        return {}
+
     def branch(
         self, memos: Sequence[Memo], offers: Sequence[Candidates]
     ) -> Sequence[tuple[int, int]]:

@@ -1,7 +1,23 @@
-"""For tests: a SAM 2 that tracks and is small enough to ship, and videos with known answers."""
+"""For tests and evaluations: a SAM 2 that is small enough to ship, known answers, J and F."""
 
+from longsam.testing.davis import DavisVideo, davis_videos
+from longsam.testing.evaluation import evaluate, score_masks
 from longsam.testing.model import CHECKPOINT, CONFIG, OVERRIDES, load_predictor
-from longsam.testing.scores import iou
+from longsam.testing.results import ObjectScore
+from longsam.testing.scores import boundary_f, iou
 from longsam.testing.synthetic_video import SyntheticVideo
 
-__all__ = ["CHECKPOINT", "CONFIG", "OVERRIDES", "SyntheticVideo", "iou", "load_predictor"]
+__all__ = [
+    "CHECKPOINT",
+    "CONFIG",
+    "OVERRIDES",
+    "DavisVideo",
+    "ObjectScore",
+    "SyntheticVideo",
+    "boundary_f",
+    "davis_videos",
+    "evaluate",
+    "iou",
+    "load_predictor",
+    "score_masks",
+]

@@ -1,163 +1,284 @@
 """What memory policies do on hard generated videos, with the testing model.
 
-    python tests/benchmarks/policies.py --videos 120          # one object a video
-    python tests/benchmarks/policies.py --videos 4 --frames 5000 --name policies_long
+    python tests/benchmarks/policies.py --processes 2            # all parts; continues if stopped
+    python tests/benchmarks/policies.py --part quality --estimate # says how long, and ends
+    python tests/benchmarks/policies.py --part time               # on an idle machine
 
-Seeds from 3000 on, on which nothing was chosen. One object, `seed % num_objects`, is prompted with
-its mask on the first frame on which it shows. Each video goes through upstream's rule, the three
-policies, and upstream's rule with SAMURAI's threshold of presence. Per video and method:
+Seeds from 3000 on, on which nothing was chosen. Each video goes through upstream's rule, upstream's
+rule with SAMURAI's threshold of presence, and the three policies. An object is prompted with its
+mask on the first frame that shows it. Parts:
 
-- J: mean IoU over later frames on which the truth shows at least 16 pixels;
-- absent: the share of frames without the object on which the mask is empty;
-- found: of the times the object came back after at least 5 frames without it, how often the mask
-  overlaps it by an IoU over 0.5 within 15 frames;
-- Q: mean over later frames of the IoU where the truth shows at least 16 pixels, and of 1 for an
-  empty mask and 0 for another where it shows none (frames of 1 to 15 pixels do not count);
-- CPU time a frame, and bytes of the state without features and frames at the end.
+- quality: 120 videos of 300 frames, all objects of each in one session. "several" is of all of
+  them, "one" of the object `seed % num_objects`: objects are tracked as if each were alone
+  (tests/test_policies.py), so one run gives both.
+- long: 5 videos of 5,000 frames, the object `seed % num_objects`.
+- time: CPU time a frame with one object, five passes taking turns frame by frame.
 
-It does not show what happens with the released models on real video: the model is small and the
-videos are generated. Adds to results/NAME.json video after video, and goes on where it stopped.
+Measures, of an object over the frames after its prompt:
+
+- J: mean IoU over frames on which the truth shows at least 16 pixels;
+- absent_called_absent: the share of frames without the object on which the mask is empty;
+- found_again: of the times the object came back after at least 5 frames without it, how often the
+  mask overlaps it by an IoU over 0.5 within 15 frames;
+- Q: mean of the IoU where the truth shows at least 16 pixels, and of 1 for an empty mask and 0 for
+  another where it shows none (frames of 1 to 15 pixels do not count); Q_of_nothing is that of empty
+  masks on all frames.
+
+J and Q are means over a video's objects, then over videos; shares are of all frames or returns.
+Differences are means over videos with the bounds of a paired bootstrap over videos.
+
+It does not show what happens with the released models on real video: the model is small, and the
+videos are generated and are what it was trained on. `longsam evaluate` is for that.
+
+Writes results/policies.json and policies.png. What is done is in policies.progress.json beside
+them, from which the next run continues with the same code; --restart forgets it.
 """
 
 import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import statistics
 import time
-import warnings
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import policies_follow
 import report
 import torch
+from policies_follow import FIRST_SEED, METHODS, SIZE, first_shown, follow, set_up
+from policies_summary import blocks, held, plot, summary
 
-from longsam.policies import Upstream
-from longsam.testing import SyntheticVideo, iou, load_predictor
+import longsam
+from longsam.testing import SyntheticVideo
 
-FIRST_SEED = 3000
-FEWEST_PIXELS = 16
+ROUNDS = 5
+FRAMES_A_ROUND = 60
+WARM_UP = 40
+"""Frames before the first round: until then memories fill up."""
 
-
-class LowPresence(Upstream):
-    """Upstream's rule with SAMURAI's threshold of presence."""
-
-    name = "low_presence"
-    presence = -1.0
+MOST = {"samurai": 1.1, "dam4sam": 1.1, "sam2long": 2.2}
+"""The bars: CPU time a frame over that of upstream's rule."""
 
 
-METHODS: dict[str, Any] = {
-    "none": None,
-    "low_presence": LowPresence(),
-    "samurai": "samurai",
-    "dam4sam": "dam4sam",
-    "sam2long": "sam2long",
-}
+SHOWN = ("Q", "Q_of_nothing", "J", "absent_called_absent", "found_again")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--part", choices=["all", "quality", "long", "time"], default="all")
     parser.add_argument("--videos", type=int, default=120)
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--name", default="policies")
+    parser.add_argument("--long-videos", type=int, default=5)
+    parser.add_argument("--long-frames", type=int, default=5000)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
+    parser.add_argument("--restart", action="store_true", help="forget what is done")
+    parser.add_argument("--name", default="policies", help="of the JSON, for trials")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
+    parts = ["quality", "long", "time"] if options.part == "all" else [options.part]
 
-    predictor = load_predictor()
-    videos = report.numbers_so_far(options.name).get("videos", {})
-    for seed in range(FIRST_SEED, FIRST_SEED + options.videos):
-        if str(seed) in videos:
-            continue
-        videos[str(seed)] = {
-            method: follow(predictor, policy, seed, options.frames)
-            for method, policy in METHODS.items()
-        }
-        print(seed, {m: round(one["Q"], 3) for m, one in videos[str(seed)].items()}, flush=True)
-        report.write(options.name, {"videos": videos, "all": summary(videos)})
-    print(summary(videos))
-
-
-def follow(predictor: Any, policy: Any, seed: int, num_frames: int) -> dict[str, float]:
-    video = SyntheticVideo(seed, num_frames, (192, 192), "hard")
-    target = seed % video.num_objects
-    start = next(i for i in range(num_frames) if video.visible(i)[target])
-    overlaps, pixels, shown = [], [], []
-    with predictor.init_state(video, memory_policy=policy) as state:
-        predictor.add_new_mask(state, start, 1, video.masks(start)[target])
-        spent = 0.0
-        steps = predictor.propagate_in_video(state, progress_bar=False)
-        while True:
-            began = time.process_time()
-            step = next(steps, None)
-            spent += time.process_time() - began
-            if step is None:
-                break
-            if step[0] > start:
-                mask, truth = (step[2][0, 0] > 0).numpy(), video.masks(step[0])[target]
-                overlaps.append(float(iou(mask, truth)))
-                pixels.append(int(truth.sum()))
-                shown.append(bool(mask.any()))
-        usage = predictor.memory_usage(state)
-    held = sum(usage[kind]["cpu"] for kind in usage if kind not in {
-        "cached_features", "frame_buffer", "total"})  # fmt: skip
-    visible, absent = np.array(pixels) >= FEWEST_PIXELS, np.array(pixels) == 0
-    empty, overlap = ~np.array(shown), np.array(overlaps)
-    returns, found = came_back(visible, absent, overlap)
-    counted = visible | absent
-    return {
-        "J": float(overlap[visible].mean()) if visible.any() else float("nan"),
-        "Q": float(np.where(visible, overlap, empty)[counted].mean()),
-        "Q_of_nothing": float(absent[counted].mean()),
-        "num_visible": int(visible.sum()),
-        "num_absent": int(absent.sum()),
-        "num_absent_called_absent": int((absent & empty).sum()),
-        "num_returns": returns,
-        "num_found": found,
-        "cpu_ms_a_frame": 1e3 * spent / (len(overlaps) + 1),
-        "state_bytes": held,
+    progress = Progress(options.name)
+    if options.restart:
+        progress.forget()
+    progress.read()
+    lengths = {"quality": options.frames, "long": options.long_frames}
+    numbers_of = {"quality": options.videos, "long": options.long_videos}
+    units = {
+        (part, seed, method): lengths[part]
+        for part in parts
+        if part != "time"
+        for seed in range(FIRST_SEED, FIRST_SEED + numbers_of[part])
+        for method in METHODS
     }
+    left = {unit: length for unit, length in units.items() if not progress.has(*unit, length)}
+    set_up()
+    if left:
+        minutes = estimate(left) / 60
+        print(
+            f"{len(left)} of {len(units)} runs are left: about {minutes:.0f} min of CPU time, "
+            f"{minutes / options.processes:.0f} min with {options.processes} processes",
+            flush=True,
+        )
+    if options.estimate:
+        return
+    if left:
+        run(left, progress, options.processes)
+    numbers = report.numbers_so_far(options.name)
+    for part in parts:
+        numbers[part] = (
+            times(options.long_frames)
+            if part == "time"
+            else summarised(progress, part, numbers_of[part], lengths[part])
+        )
+        for objects in ("one", "several"):
+            for method, one in numbers[part].get(objects, {}).items():
+                print(part, objects, method, {name: one[name] for name in SHOWN})
+        if part == "time":
+            print(json.dumps(numbers[part], indent=1))
+        print(report.write(options.name, numbers))
+    plot(numbers, report.RESULTS / f"{options.name}.png")
 
 
-def came_back(visible: Any, absent: Any, overlap: Any) -> tuple[int, int]:
-    """How often the object came back after 5 frames or more without it, and was found again."""
-    returns = found = gone = 0
-    for i in range(len(visible)):
-        if absent[i]:
-            gone += 1
-        elif visible[i]:
-            if gone >= 5:
-                returns += 1
-                found += bool((overlap[i : i + 15] > 0.5).any())
-            gone = 0
-    return returns, found
+def code() -> str:
+    """A hash of what is measured: the wrapper, the model, and how it is counted."""
+    package, found = Path(longsam.__file__).parent, hashlib.sha256()
+    parts = ("*.py", "_upstream/*.py", "policies/*.py", "frames/*.py", "testing/weights/*.pt",
+             "testing/model.py", "testing/scores.py", "testing/synthetic_video.py")  # fmt: skip
+    files = sorted(path for part in parts for path in package.glob(part))
+    for path in [*files, Path(policies_follow.__file__)]:
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
-def summary(videos: dict[str, Any]) -> dict[str, Any]:
-    """Means over videos, and a paired bootstrap of the difference from upstream's rule."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(videos), (10_000, len(videos)))
-    of_all = {}
+class Progress:
+    """The runs that are done, on disk.
+
+    Raises:
+        SystemExit: They were made by other code.
+    """
+
+    def __init__(self, name: str):
+        self.path = report.RESULTS / f"{name}.progress.json"
+        self.content: dict[str, Any] = {"code": code(), "commit": report.COMMIT, "runs": {}}
+
+    def read(self) -> None:
+        if not self.path.exists():
+            return
+        content = json.loads(self.path.read_text())
+        if content["code"] != self.content["code"]:
+            raise SystemExit(
+                f"{self.path} was made with other code, at commit {content['commit']}: check that "
+                "one out, or give --restart."
+            )
+        self.content = content
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def has(self, part: str, seed: int, method: str, num_frames: int) -> bool:
+        return f"{part}/{num_frames}/{seed}/{method}" in self.content["runs"]
+
+    def get(self, part: str, seed: int, method: str, num_frames: int) -> Any:
+        return self.content["runs"][f"{part}/{num_frames}/{seed}/{method}"]
+
+    def add(self, part: str, seed: int, method: str, num_frames: int, result: Any) -> None:
+        self.content["runs"][f"{part}/{num_frames}/{seed}/{method}"] = result
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.content) + "\n")
+        os.replace(partial, self.path)
+
+
+Unit = tuple[str, int, str]
+
+
+def objects_of(part: str) -> int | None:
+    return None if part == "quality" else 1
+
+
+def estimate(units: dict[Unit, int]) -> float:
+    """Seconds of CPU time, from the first 40 frames of a video."""
+    rates: dict[tuple[str, str], float] = {}
+    for part, _, method in units:
+        if (part, method) not in rates:
+            began = time.process_time()
+            follow(method, FIRST_SEED, 40, objects_of(part))
+            rates[part, method] = (time.process_time() - began) / 40
+            print(f"{part} {method}: {1e3 * rates[part, method]:.1f} ms a frame", flush=True)
+    return sum(rates[part, method] * length for (part, _, method), length in units.items())
+
+
+def run(units: dict[Unit, int], progress: Progress, num_processes: int) -> None:
+    """Do what is left, as many at a time as there are processes."""
+    began, frames_done, waiting = time.perf_counter(), 0, list(units)
+    running: dict[Any, Unit] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context, initializer=set_up) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < num_processes:
+                    unit = waiting.pop(0)
+                    part, seed, method = unit
+                    job = pool.submit(follow, method, seed, units[unit], objects_of(part))
+                    running[job] = unit
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    unit = running.pop(done)
+                    progress.add(*unit, units[unit], done.result())
+                    frames_done += units[unit]
+                    spent = (time.perf_counter() - began) / 60
+                    to_go = spent * (sum(units.values()) / frames_done - 1)
+                    print(*unit, f"{spent:.1f} min, {to_go:.0f} to go", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def summarised(progress: Progress, part: str, num_videos: int, num_frames: int) -> dict[str, Any]:
+    videos = {
+        str(seed): {method: progress.get(part, seed, method, num_frames) for method in METHODS}
+        for seed in range(FIRST_SEED, FIRST_SEED + num_videos)
+    }
+    methods = list(METHODS)
+    found: dict[str, Any] = {"num_frames": num_frames, "one": summary(videos, methods, "one")}
+    if part == "quality":
+        found["several"] = summary(videos, methods, "several")
+    if part == "long" and num_frames > policies_follow.BLOCK:
+        found["Q_by_block"] = blocks(videos, methods)
+    found["bytes"] = held(videos, methods)
+    found["videos"] = {
+        seed: {
+            method: {obj: [count["J"], count["Q"]] for obj, count in one["objects"].items()}
+            for method, one in by_method.items()
+        }
+        for seed, by_method in videos.items()
+    }
+    return found
+
+
+def times(num_frames: int) -> dict[str, Any]:
+    """CPU time a frame of each method: all passes are open, and take turns frame by frame."""
+    video = SyntheticVideo(FIRST_SEED, num_frames, SIZE, "hard")
+    target = FIRST_SEED % video.num_objects
+    start = first_shown(video, target)
+    assert start is not None
+    last = WARM_UP + ROUNDS * FRAMES_A_ROUND
+    frames = [video.frame(i) for i in range(start, start + last + 1)]
+    predictor = policies_follow.PREDICTOR
+    with ExitStack() as at_end:
+        steps = {}
+        for method, policy in METHODS.items():
+            state = at_end.enter_context(predictor.init_state(frames, memory_policy=policy))
+            predictor.add_new_mask(state, 0, 1, video.masks(start)[target])
+            steps[method] = predictor.propagate_in_video(state, progress_bar=False)
+        rounds = []
+        for number in range(-1, ROUNDS):
+            spent = dict.fromkeys(METHODS, 0.0)
+            for _ in range(WARM_UP if number < 0 else FRAMES_A_ROUND):
+                for method, pass_ in steps.items():
+                    began = time.thread_time()
+                    next(pass_)
+                    spent[method] += time.thread_time() - began
+            if number >= 0:
+                rounds.append({m: 1e3 * total / FRAMES_A_ROUND for m, total in spent.items()})
+    found: dict[str, Any] = {"clock": "time.thread_time, one thread of torch"}
     for method in METHODS:
-        rows = [video[method] for video in videos.values()]
-        plain = [video["none"] for video in videos.values()]
-        one: dict[str, Any] = {"videos": len(rows)}
-        for measure in ("J", "Q"):
-            values = np.array([row[measure] for row in rows])
-            differences = values - np.array([row[measure] for row in plain])
-            means = np.nanmean(differences[drawn], axis=1)
-            one[measure] = round(float(np.nanmean(values)), 4)
-            one[f"{measure}_less_none"] = [
-                round(float(x), 4)
-                for x in (np.nanmean(differences), *np.quantile(means, (0.025, 0.975)))
-            ]
-        for part, whole in (
-            ("num_absent_called_absent", "num_absent"),
-            ("num_found", "num_returns"),
-        ):
-            one[part] = [sum(row[part] for row in rows), sum(row[whole] for row in rows)]
-        one["Q_of_nothing"] = round(float(np.mean([row["Q_of_nothing"] for row in rows])), 4)
-        for measure in ("cpu_ms_a_frame", "state_bytes"):
-            one[f"median_{measure}"] = round(float(np.median([row[measure] for row in rows])), 1)
-        of_all[method] = one
-    return of_all
+        ratios = [one[method] / one["none"] for one in rounds]
+        middle = statistics.median(one[method] for one in rounds)
+        found[method] = {
+            "ms_a_frame": round(middle, 3),
+            "frames_per_second": round(1e3 / middle, 1),
+            "over_none": round(statistics.median(ratios), 4),
+            "over_none_of_rounds": [round(ratio, 4) for ratio in ratios],
+        }
+    found["bars"] = {
+        method: {"most": most, "is_met": found[method]["over_none"] < most}
+        for method, most in MOST.items()
+    }
+    found["torch_threads"] = torch.get_num_threads()
+    return found
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 /** What buttons and keys do alike. */
 import { goTo } from "./player.js";
 import { forgetSteps, promptFrames } from "./prompts.js";
-import { byId, command, emit, objects, say, select, state } from "./state.js";
+import { byId, command, emit, objects, present, say, select, state } from "./state.js";
 /** @typedef {import("./types.js").ObjectId} ObjectId */
 const dialog = byId("ask", HTMLDialogElement);
 const input = byId("ask-input", HTMLInputElement);
@@ -25,7 +25,7 @@ export function ask(question, yes, text = null) {
 export async function remove(/** @type {ObjectId} */ id) {
   const fresh = state.fresh.some((thing) => thing.id === id);
   if (!fresh && !(await ask(`Remove object ${id}, its prompts and its masks?`, "Remove"))) return;
-  if (state.selected === id) select(objects().find((thing) => thing.id !== id)?.id ?? null);
+  if (state.selected === id) select(present().find((thing) => thing.id !== id)?.id ?? null);
   if (!fresh && !(await command("object", { remove: id }))) return;
   state.fresh = state.fresh.filter((thing) => thing.id !== id);
   forgetSteps((step) => step.object === id);
@@ -40,6 +40,7 @@ export async function rename(/** @type {ObjectId} */ id) {
   const fresh = state.fresh.find((thing) => thing.id === id);
   if (fresh) fresh.id = to;
   else if (!(await command("object", { rename: id, to }))) return;
+  state.fresh = state.fresh.filter((thing) => thing.id !== id);
   forgetSteps((step) => step.object === id);
   select(to);
 }
@@ -61,14 +62,12 @@ export function track() {
   return command("track", { direction: byId("direction", HTMLSelectElement).value, start, end });
 }
 export const pause = () => command("stop", {});
-
 /** Pause, and let Track begin a new pass. */
 export async function stop() {
   if (state.project?.tracking) await pause();
   state.setAside = true;
   emit("progress", {});
 }
-
 export async function dropMend() {
   const yes = await ask("Drop the mend and keep the masks from before it?", "Keep the old masks");
   if (yes && state.project?.mend) command("drop", {});

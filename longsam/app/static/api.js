@@ -20,13 +20,8 @@ export const reasonOf = (/** @type {unknown} */ error) =>
 async function request(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response;
-  let message = `The server answered ${response.status} ${response.statusText}.`;
-  try {
-    message = (await response.json()).error ?? message;
-  } catch {
-    // Not JSON: the status has to do.
-  }
-  throw new Refused(response.status, message);
+  const { error } = await response.json().catch(() => ({})); // not JSON: the status has to do
+  throw new Refused(response.status, error ?? `The server answered ${response.status} ${response.statusText}.`);
 }
 
 /** @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */
@@ -74,16 +69,14 @@ export function listen(onEvent, onConnection) {
       failures = 0;
       onEvent(JSON.parse(message.data));
     };
-    opened.onclose = async () => {
+    opened.onclose = () => {
       socket = null;
       const seconds = Math.min(10, 0.5 * 2 ** failures++) * (0.75 + Math.random() / 2);
       timer = window.setTimeout(connect, seconds * 1000);
       onConnection(false, `No connection. Trying again in ${Math.ceil(seconds)} s.`);
-      try {
-        await get("api/project"); // a WebSocket does not say why it was refused
-      } catch (error) {
+      get("api/project").catch((error) => { // a WebSocket does not say why it was refused
         if (error instanceof Refused && !socket) onConnection(false, error.message);
-      }
+      });
     };
   }
   window.addEventListener("online", () => socket || connect());

@@ -92,7 +92,6 @@ export function abort(which) {
     if (which(parseInt(at), ahead, performance.now() - since) && coming.delete(at)) controller.abort();
   }
 }
-
 /** Another video: nothing of this one is of use. */
 export function clear() {
   abort(() => true);

@@ -18,7 +18,7 @@ const KEYS = [
   [["Home"], "Home", "first frame", () => goTo(0)],
   [["End"], "End", "last frame", () => goTo(Infinity)],
   [[" "], "Space", "play, pause", togglePlay],
-  [["n"], "N", "new object", newObject],
+  [["n"], "N", "new object", () => state.project?.video && newObject()],
   [["Tab"], "Tab", "next object (in the picture)", selectNext],
   [["h"], "H", "hide or show the object", () => toggleHidden(state.selected)],
   [["e"], "E", "previous prompt", () => actions.jumpToPrompt(-1)],
@@ -56,7 +56,6 @@ function escape() {
   if (state.tool !== "point") return setTool("point");
   if (project?.mend && project.control) return actions.dropMend();
 }
-
 function switchFocus() {
   if (document.activeElement === canvas || document.activeElement === document.body) byId("new", HTMLElement).focus();
   else canvas.focus();

@@ -5,7 +5,7 @@ import "./panel.js";
 import "./keys.js";
 import "./scrubber.js";
 import { arrived, reload, shown } from "./player.js";
-import { numWaiting } from "./prompts.js";
+import { forgetSteps, numWaiting } from "./prompts.js";
 import { emit, say, setProgress, setProject, state } from "./state.js";
 import { drawTimes } from "./timeline.js";
 import { setTool } from "./tools.js";
@@ -25,6 +25,8 @@ function onEvent(/** @type {any} */ event) {
     const now = JSON.stringify([log_size, objects, mend && [mend.frame, mend.at], tracked]);
     if (now !== before || other) forget(0, Infinity);
     before = now;
+    if (other) Object.assign(state, { fresh: [], selected: null, setAside: false });
+    if (other) forgetSteps(() => true);
     setProject(event);
     if (other) fit();
     reload(other);

@@ -4,7 +4,7 @@ import { decode, paint } from "./rle.js";
 import { emit, rgb, state } from "./state.js";
 /** @typedef {import("./types.js").MaskAnswer & {cut: import("./rle.js").Cut | null,
  *   picture: OffscreenCanvas | null, look: string}} Mask */
-/** @typedef {{kind: import("./types.js").Kind, masks: Mask[], stale: boolean}} FrameMasks */
+/** @typedef {{kind: import("./types.js").Answer["kind"], masks: Mask[], stale: boolean}} FrameMasks */
 
 const KEPT = 64; // frames
 /** @type {Map<number, FrameMasks>} */
@@ -21,7 +21,7 @@ export const settled = (frame) => kept.has(frame) || failedLately(frame);
 export const masksAt = (frame) => kept.get(frame);
 
 /** @param {import("./types.js").Answer} answer @param {boolean} [stale] They have changed since. */
-export function put({ frame, size: [height, width], kind, objects }, stale = false) {
+function put({ frame, size: [height, width], kind, objects }, stale = false) {
   const old = kept.get(frame);
   const masks = objects.map((answer) => {
     const same = old?.masks.find(({ id, counts }) => id === answer.id && counts === answer.counts);
@@ -36,6 +36,13 @@ export function put({ frame, size: [height, width], kind, objects }, stale = fal
   emit("masks", frame);
 }
 
+/** The answer to a prompt: newer than what was asked for before. */
+export function putAnswer(/** @type {import("./types.js").Answer} */ answer) {
+  const request = coming.get(answer.frame);
+  if (request) request.stale = true;
+  put(answer);
+}
+
 /** Show what was painted before the model has answered.
  * @param {number} frame @param {import("./types.js").ObjectId} id @param {string} counts */
 export function putPainted(frame, id, counts) {
@@ -44,7 +51,7 @@ export function putPainted(frame, id, counts) {
   const old = kept.get(frame);
   const others = (old?.masks ?? []).filter((mask) => mask.id !== id);
   const kind = old && old.kind !== "none" ? old.kind : "prompted";
-  put({ frame, size: [video.height, video.width], kind, objects: [...others, { id, counts, area: 0, score: null }] });
+  putAnswer({ frame, size: [video.height, video.width], kind, objects: [...others, { id, counts, area: 0, score: null }] });
 }
 
 /** Have the masks of a frame come, if they are not here. @param {number} frame
@@ -57,10 +64,11 @@ export function want(frame) {
   coming.set(frame, own);
   return (own.done = fetchMasks(frame, own));
 }
-
 async function fetchMasks(/** @type {number} */ frame, /** @type {{stale: boolean}} */ own) {
   try {
-    put(await get(`api/masks/${frame}`), own.stale);
+    const answer = await get(`api/masks/${frame}`);
+    // What came meanwhile, with the answer to a prompt, is newer.
+    if (!own.stale || kept.get(frame)?.stale !== false) put(answer, own.stale);
   } catch {
     failures.set(frame, performance.now()); // the frame itself says what is wrong
   }

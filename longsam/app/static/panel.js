@@ -72,6 +72,7 @@ field("time").onchange = () => {
   position();
 };
 for (const input of [field("frame"), field("time")]) {
+  input.onblur = position;
   input.onkeydown = ({ key }) => key === "Enter" && window.setTimeout(() => canvas.focus());
 }
 
@@ -121,7 +122,7 @@ function objectList() {
 }
 
 /** @param {s.Thing} thing */
-function objectItem({ id, color }) {
+function objectItem({ id, color, removed, tracked }) {
   const [off, own] = [s.isHidden(id), id === state.selected];
   /** @param {string} text @param {string} label @param {() => void} onclick */
   const button = (text, label, onclick) => make("button", {
@@ -129,13 +130,13 @@ function objectItem({ id, color }) {
   });
   const dot = make("i", {});
   dot.style.background = s.css(color);
-  const name = make("button", {
-    className: "name", ariaPressed: String(own), test: `object-${id}`,
-    onclick: () => s.select(id), ondblclick: () => actions.rename(id),
-  }, dot, make("span", {}, String(id)), make("small", {}));
-  const item = make("li", { className: `${own ? "selected" : ""} ${off ? "off" : ""}` }, name,
-    button(off ? "show" : "hide", off ? "Show" : "Hide", () => s.toggleHidden(id)),
-    button("✎", "Rename", () => actions.rename(id)), button("×", "Remove", () => actions.remove(id)));
+  const parts = [dot, make("span", {}, removed ? `${id} (removed)` : String(id)), make("small", {})];
+  const properties = { className: "name", ariaPressed: String(own), test: `object-${id}`, onclick: () => s.select(id) };
+  const buttons = [button(off ? "show" : "hide", off ? "Show" : "Hide", () => s.toggleHidden(id))];
+  if (!tracked) buttons.push(button("✎", "Rename", () => actions.rename(id)));
+  if (!removed) buttons.push(button("×", "Remove", () => actions.remove(id)));
+  const className = `${own ? "selected" : ""} ${off || removed ? "off" : ""}`;
+  const item = make("li", { className }, make("button", properties, ...parts), ...buttons);
   item.dataset.object = String(id);
   return item;
 }
@@ -217,9 +218,12 @@ function passes() {
   if (!mend) return;
   const { frame, first, last, reverse, at: made, rewinding } = mend;
   const [done, total] = [made === null ? 0 : reverse ? last - made + 1 : made - first + 1, last - first + 1];
-  s.byId("mend-progress", HTMLProgressElement).value = rewinding ?? done / total;
+  const bar = s.byId("mend-progress", HTMLProgressElement);
+  bar.value = rewinding ?? done / total;
+  if (rewinding === 0) bar.removeAttribute("value"); // it moves, but does not say how far it is
   const anew = `Mending: frames ${first} to ${last} are made anew, ${done} of ${total}.`;
-  const corrected = `Frame ${frame} is corrected. Frames ${first} to ${last} have the masks from before.`;
+  const [from, to] = reverse ? [first, (made ?? frame) - 1] : [(made ?? frame) + 1, last];
+  const corrected = `Frame ${frame} is corrected. Frames ${from} to ${to} have the masks from before.`;
   write("mend-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? anew : corrected);
   enable("mend-track", ready && rewinding === null && !tracking);
   enable("mend-keep", control && rewinding === null);
@@ -232,7 +236,10 @@ on(["progress"], passes);
 on(["objects"], objectList);
 on(["play"], playing);
 window.setInterval(() => state.playing && playing(), 500);
-on(["prompts"], () => show("badge-wait", numWaiting() > 0));
+on(["prompts"], () => {
+  const back = state.project?.tracked.some(([first, last]) => first <= state.frame && state.frame <= last);
+  show("badge-wait", numWaiting() > 0, back ? "going back to this frame…" : "the model is at work…");
+});
 on(["connection"], (reason) => show("offline", !state.connected, reason));
 on(["tool"], () => {
   for (const button of at("tools").querySelectorAll("button")) {
@@ -248,5 +255,5 @@ on(["view"], () => {
   for (const { dataset, classList } of at("objects").querySelectorAll("li")) {
     classList.toggle("over", !!over && dataset.object === over);
   }
-  write("pointer", `${over ? `object ${over}  ·  ` : ""}${Math.round(scale() * 100)} %`);
+  write("pointer", `${over ? `object ${over}  ·  ` : ""}${state.project?.video ? Math.round(scale() * 100) : 100} %`);
 });

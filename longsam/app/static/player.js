@@ -3,7 +3,6 @@ import { LOSSLESS, Refused, WIDTHS, get, isAbort, post, reasonOf } from "./api.j
 import * as frames from "./frames.js";
 import * as masks from "./masks.js";
 import { emit, numFrames, on, say, state } from "./state.js";
-
 /** What is on the canvas. `exact` is false while a key frame stands in for the frame that is wanted.
  * @type {{frame: number, exact: boolean, width: number, bitmap: ImageBitmap | null}} */
 export const shown = { frame: -1, exact: false, width: 0, bitmap: null };
@@ -65,7 +64,6 @@ export function goTo(frame) {
   emit("frame");
   pump();
 }
-
 export function setScrubbing(/** @type {boolean} */ scrubbing) {
   state.scrubbing = scrubbing;
   if (!scrubbing && arrived()) rest(shown.frame);
@@ -154,7 +152,6 @@ function present(frame, exact, picture) {
   prefetch(frame);
   rest(frame);
 }
-
 /** The server may compute ahead what a prompt on this frame needs. @param {number} frame */
 function rest(frame) {
   window.clearTimeout(restTimer);
@@ -193,7 +190,6 @@ export function realSpeed() {
   return seconds < 1 ? null : (shown.frame - played.from) / rate() / seconds;
 }
 export const onlyKeyFrames = () => state.speed >= KEY_FRAMES_FROM;
-
 export function togglePlay() {
   if (state.playing) return pause();
   if (!state.project?.video) return;
@@ -204,7 +200,6 @@ export function togglePlay() {
   frames.abort((_, ahead) => !ahead);
   setSpeed(state.speed);
 }
-
 export function pause() {
   if (!state.playing) return;
   state.playing = false;
@@ -221,7 +216,8 @@ export function setSpeed(/** @type {number} */ speed) {
   clock = { frame: state.frame, since, stride, interval: (1000 * stride) / (rate() * speed) };
   played = { since, from: state.frame };
   emit("play");
-  if (state.playing && onlyKeyFrames()) playKeyFrames(clock);
+  const own = clock;
+  if (state.playing && onlyKeyFrames()) playKeyFrames(own).catch((error) => playFailed(error, own));
   else if (state.playing) tick(clock);
 }
 
@@ -260,20 +256,15 @@ function playFailed(/** @type {unknown} */ error, /** @type {typeof clock} */ ow
   pause();
   say("error", `Playing stopped: ${reasonOf(error)}`);
 }
-
 async function playKeyFrames(/** @type {typeof clock} */ own) {
-  try {
-    while (!stopped(own)) {
-      const due = own.frame + Math.floor((performance.now() - own.since) / own.interval);
-      if (due >= numFrames()) return pause();
-      const { frame } = await get(`api/keyframe/${due}`);
-      if (frame > state.frame || shown.frame < 0) {
-        const [picture] = await Promise.all([frames.load(frame, jpegWidth()), masks.want(frame)]);
-        if (!stopped(own)) presentPlayed(frame, picture);
-      }
-      await pauseFor(60);
+  while (!stopped(own)) {
+    const due = own.frame + Math.floor((performance.now() - own.since) / own.interval);
+    if (due >= numFrames()) return pause();
+    const { frame } = await get(`api/keyframe/${due}`);
+    if (frame > state.frame || shown.frame < 0) {
+      const [picture] = await Promise.all([frames.load(frame, jpegWidth()), masks.want(frame)]);
+      if (!stopped(own)) presentPlayed(frame, picture);
     }
-  } catch (error) {
-    playFailed(error, own);
+    await pauseFor(60);
   }
 }

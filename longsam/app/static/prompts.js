@@ -1,6 +1,6 @@
 /** Prompts: what the user has put on each frame; sent, undone and done again. */
 import { post, reasonOf } from "./api.js";
-import { put, putPainted } from "./masks.js";
+import { putAnswer, putPainted } from "./masks.js";
 import { emit, on, say, select, state, watches } from "./state.js";
 /** @typedef {import("./types.js").ObjectId} ObjectId @typedef {import("./types.js").Edit} Edit */
 /** @typedef {import("./types.js").Prompt} Prompt */
@@ -69,7 +69,7 @@ async function sendAll() {
       known.set(at, prompt);
       if (waiting.get(at) === prompt) {
         waiting.delete(at);
-        put(answer);
+        putAnswer(answer);
       }
     } catch (error) {
       if (waiting.get(at) === prompt) waiting.delete(at);

@@ -42,8 +42,8 @@ function draw() {
   for (const { first, last } of project?.spans ?? []) mark("#ff5d73", first, last, 0, 0.22);
   for (const frame of promptFrames()) mark("#fff", frame, frame, 0.78, 0.22);
   if (project?.tracking) mark("#8fe0a8", project.tracking.frame, project.tracking.frame, 0.2, 0.6);
-  if (shown.frame !== state.frame) mark("#8a939c", shown.frame, shown.frame, 0, 1);
-  mark("#56b4e9", state.frame, state.frame, 0, 1);
+  if (shown.frame >= 0 && shown.frame !== state.frame) mark("#8a939c", shown.frame, shown.frame, 0, 1);
+  if (project?.video) mark("#56b4e9", state.frame, state.frame, 0, 1);
   bar.ariaValueMax = String(numFrames() - 1);
   bar.ariaValueNow = String(state.frame);
   bar.ariaValueText = `frame ${state.frame} ${timeOf(state.frame)}`;

@@ -58,6 +58,8 @@ export const state = {
 
 /** @returns {Thing[]} */
 export const objects = () => [...(state.project?.objects ?? []), ...state.fresh];
+/** Those that can be prompted; others only have masks. */
+export const present = () => objects().filter(({ removed }) => !removed);
 /** @param {ObjectId | null} id */
 export const colorOf = (id) => objects().find((thing) => thing.id === id)?.color ?? 0;
 export const isHidden = (/** @type {ObjectId} */ id) => state.allHidden || state.hidden.has(id);
@@ -67,7 +69,6 @@ export function select(/** @type {ObjectId | null} */ id) {
   state.selected = id;
   emit("objects");
 }
-
 export function newObject() {
   const all = objects();
   const id = Math.max(0, ...all.map((thing) => (typeof thing.id === "number" ? thing.id : 0))) + 1;
@@ -75,12 +76,10 @@ export function newObject() {
   select(id);
   return id;
 }
-
 export function selectNext() {
-  const all = objects();
+  const all = present();
   if (all.length) select(all[(all.findIndex(({ id }) => id === state.selected) + 1) % all.length].id);
 }
-
 export function toggleHidden(/** @type {ObjectId | null} */ id) {
   if (id !== null && !state.hidden.delete(id)) state.hidden.add(id);
   emit("objects");
@@ -93,7 +92,7 @@ export function setProject(/** @type {import("./types.js").Project} */ project) 
   state.fresh = state.fresh.filter(({ id }) => !known.has(id));
   // Its last prompt was undone: it stays selected, for the next one.
   if (before && !objects().some(({ id }) => id === before.id)) state.fresh.push(before);
-  state.selected ??= objects()[0]?.id ?? null;
+  state.selected ??= present()[0]?.id ?? null;
   emit("project");
   emit("objects");
 }
@@ -115,7 +114,6 @@ function joined(ranges, [first, last]) {
   }
   return [...apart, /** @type {[number, number]} */ ([first, last])].sort((a, b) => a[0] - b[0]);
 }
-
 let latest = { text: "", at: 0 };
 /** Show a message for a while; the same one twice in a row counts once.
  * @param {"info" | "warning" | "error"} level @param {string} text */
@@ -134,16 +132,8 @@ export function say(level, text) {
 
 /** Send a command; what the server refuses is shown. @param {string} name @param {object} body
  * @returns {Promise<boolean>} Whether it was taken. */
-export async function command(name, body) {
-  try {
-    await post(`api/${name}`, body);
-    return true;
-  } catch (error) {
-    say("error", reasonOf(error));
-    return false;
-  }
-}
-
+export const command = (name, body) =>
+  post(`api/${name}`, body).then(() => true, (error) => (say("error", reasonOf(error)), false));
 export function watches() {
   if (state.project?.control) return false;
   say("warning", "This tab watches. Take control first.");
@@ -166,7 +156,7 @@ export function timeOf(/** @type {number} */ frame) {
 }
 
 export function duration(/** @type {number} */ seconds) {
-  if (seconds < 60) return `${Math.ceil(seconds)} s`;
   const minutes = Math.ceil(seconds / 60);
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 60) return seconds < 60 ? `${Math.ceil(seconds)} s` : `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

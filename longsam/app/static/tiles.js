@@ -27,7 +27,6 @@ export function tileAt(level, at) {
   if (tile) tile.used = ++clock;
   return tile;
 }
-
 /** Say what is seen; fetched a moment later, if the view has not moved on.
  * @param {number} level @param {number} first @param {number} last */
 export function need(level, first, last) {
@@ -36,7 +35,6 @@ export function need(level, first, last) {
   window.clearTimeout(timer);
   timer = window.setTimeout(fetchNeeded, 60);
 }
-
 function fetchNeeded() {
   const keys = new Set(needed.map(([level, at]) => `${level}/${at}`));
   for (const [key, { controller }] of coming) if (!keys.has(key)) controller.abort();
@@ -101,7 +99,6 @@ export function setRowHeight(height) {
   rowHeight = height;
   window.setTimeout(repaint);
 }
-
 /** A few at a time, so that the screen goes on. */
 function repaint() {
   const old = [...tiles.values()].filter((tile) => tile.height !== rowHeight);

@@ -43,7 +43,6 @@ function moved() {
   need(level(), Math.floor(view.first / span), Math.floor((view.first + view.frames - 1) / span));
   redraw();
 }
-
 /** @param {number} factor @param {number} [x] CSS pixels; the wanted frame if not given. */
 export function zoomTimeline(factor, x = xOf(state.frame)) {
   const frame = frameAt(x);
@@ -75,7 +74,6 @@ function draw() {
   drawTimes.push(performance.now() - began);
   if (drawTimes.length > 1000) drawTimes.shift();
 }
-
 /** @param {number} x @param {number} y @param {number} w @param {number} h */
 function clip(x, y, w, h) {
   context.beginPath();
@@ -178,7 +176,6 @@ function collectMarks() {
   }
   moved();
 }
-
 function drawMarks() {
   const height = rowHeight();
   const end = view.first + view.frames;

@@ -36,7 +36,7 @@ export function resizeBrush(/** @type {number} */ factor) {
 /** Leave a drag undone. @returns {boolean} Whether there was one. */
 export function cancel() {
   const was = press !== null || stroke !== null;
-  press = stroke = overlay.box = overlay.painting = null;
+  press = stroke = panning = overlay.box = overlay.painting = null;
   redraw();
   return was;
 }
@@ -75,20 +75,17 @@ function click(/** @type {Point} */ point, /** @type {boolean} */ negative) {
   if (old) return setEdits(object, state.frame, edits.filter((edit) => edit !== old));
   setEdits(object, state.frame, [...edits, { kind: "point", x, y, label: negative ? 0 : 1 }]);
 }
-
 /** @param {Point} from @param {Point} to @returns {Box} */
 function boxOf(from, to) {
   const [a, b] = [clamped(from), clamped(to)];
   return [Math.min(a.x, b.x), Math.min(a.y, b.y), Math.max(a.x, b.x), Math.max(a.y, b.y)];
 }
-
 function addBox(/** @type {Box} */ box) {
   if (box[2] - box[0] < 1 || box[3] - box[1] < 1 || !promptable()) return;
   const object = state.selected ?? newObject();
   const points = editsOf(object, state.frame).filter((edit) => edit.kind === "point");
   setEdits(object, state.frame, [{ kind: "box", box }, ...points]); // a box must come first
 }
-
 /** Take all prompts of the selected object from this frame. */
 export function clearPrompts() {
   if (state.selected === null || !editsOf(state.selected, state.frame).length) return;
@@ -146,7 +143,6 @@ function strokeTo(/** @type {Point} */ from, /** @type {Point} */ to) {
   context.putImageData(image, 0, 0, x0, y0, x1 - x0 + 1, y1 - y0 + 1);
   redraw();
 }
-
 function endStroke() {
   if (!stroke) return;
   const { mask, image, object, frame } = stroke;
@@ -197,7 +193,6 @@ canvas.addEventListener("pointermove", (event) => {
     hover(String(objectAt(point) ?? ""));
   }
 });
-
 function hover(/** @type {string} */ object) {
   if (canvas.dataset.over === object) return;
   canvas.dataset.over = object;
@@ -216,10 +211,7 @@ canvas.addEventListener("pointerup", (event) => {
   if (state.tool === "box" && start.button === 0 && !start.altKey) return; // a box has two corners
   click(toVideo(event), start.button === 2 || start.altKey);
 });
-canvas.addEventListener("pointercancel", () => {
-  panning = null;
-  cancel();
-});
+canvas.addEventListener("pointercancel", cancel);
 canvas.addEventListener("pointerleave", () => {
   overlay.brush = null;
   hover("");
@@ -230,6 +222,4 @@ canvas.addEventListener("auxclick", (event) => event.preventDefault());
 canvas.addEventListener("wheel", (event) => zoomBy(1.0015 ** -wheelOf(event)[1], event), { passive: false });
 
 // What is drawn is for the frame it was begun on.
-on(["frame"], () => {
-  if (!arrived() && (press || stroke)) cancel();
-});
+on(["frame"], () => !arrived() && press && cancel());

@@ -7,10 +7,10 @@
  * @typedef {{kind: "mask", counts: string, file?: string}} MaskEdit  COCO's compressed RLE
  * @typedef {PointEdit | BoxEdit | MaskEdit} Edit
  * @typedef {{object: ObjectId, frame: number, edits: Edit[]}} Prompt
- * @typedef {{id: ObjectId, color: number}} Thing  one object of the list
+ * @typedef {{id: ObjectId, color: number, removed?: boolean, tracked?: boolean}} Thing
  * @typedef {{id: ObjectId, counts: string, area: number, score: number | null}} MaskAnswer
- * @typedef {"tracked" | "prompted" | "before" | "none"} Kind
- * @typedef {{frame: number, size: [number, number], kind: Kind, objects: MaskAnswer[]}} Answer
+ * @typedef {{frame: number, size: [number, number], kind: "tracked" | "prompted" | "before" | "none",
+ *   objects: MaskAnswer[]}} Answer
  * @typedef {{name: string, num_frames: number, width: number, height: number, rate: number | null}} Video
  * @typedef {{frame: number, start: number, end: number, reverse: boolean, done: number, total: number,
  *   fps: number | null, seconds_left: number | null}} Tracking
@@ -25,7 +25,6 @@
  *   unfinished: {next: number, end: number, reverse: boolean} | null, mend: Mend | null,
  *   busy: string | null, spans: Span[] | null,
  *   exports: {name: string, about: string, files: string[] | null}[], log_size: number}} Project
- * @typedef {{tracking: Tracking | null, mend: Mend | null, tracked?: Range | null,
- *   changed?: Range | null}} Progress
+ * @typedef {{tracking: Tracking | null, mend: Mend | null, tracked?: Range, changed?: Range}} Progress
  */
 export {};

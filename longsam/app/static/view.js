@@ -27,13 +27,11 @@ export function toWindow({ x, y }) {
   return { x: left + zoom.x + x * zoom.scale, y: top + zoom.y + y * zoom.scale };
 }
 export const scale = () => zoom.scale;
-
 function size() {
   const { width, height } = state.project?.video ?? { width: 1, height: 1 };
   const { clientWidth, clientHeight } = canvas;
   return { width, height, clientWidth, clientHeight, fitting: Math.min(clientWidth / width, clientHeight / height) };
 }
-
 export function fit() {
   const { width, height, clientWidth, clientHeight, fitting } = size();
   const [x, y] = [(clientWidth - width * fitting) / 2, (clientHeight - height * fitting) / 2];
@@ -53,7 +51,6 @@ export function zoomBy(factor, at) {
   Object.assign(zoom, { scale, fitted: false });
   moved();
 }
-
 export function panBy(/** @type {number} */ dx, /** @type {number} */ dy) {
   Object.assign(zoom, { x: zoom.x + dx, y: zoom.y + dy, fitted: false });
   moved();
@@ -68,7 +65,6 @@ function moved() {
   emit("view");
   redraw();
 }
-
 /** The object whose mask is under a point. @param {Point} point @returns {ObjectId | null} */
 export function objectAt({ x, y }) {
   const all = masksAt(shown.frame)?.masks ?? [];
