@@ -54,6 +54,20 @@ class State(_upstream.InferenceState):
         """
         return session_of(self).extras
 
+    def put_image_features(self, frame_idx: int, features: dict[str, Any]) -> None:
+        """Give the image features of the frame that is prompted or tracked next.
+
+        That frame is then neither decoded nor encoded here, and masks are those of a run in which
+        it is, bit for bit where the features are. They are kept until another frame is encoded or
+        given.
+
+        Args:
+            frame_idx: The frame.
+            features: What `predictor.forward_image` makes of it (a batch of one), on the model's
+                device: "backbone_fpn" and "vision_pos_enc", for each level a tensor.
+        """
+        _upstream.put_features(self, frame_idx, features)
+
     def close(self) -> None:
         """Stop decoding and release the video; masks already yielded stay good."""
         session_of(self).close()

@@ -5,6 +5,7 @@ on loopback for the camera, an end after a few frames for long runs, and a coars
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -15,7 +16,18 @@ from pathlib import Path
 import pytest
 from davis_folders import write_davis
 
-from longsam.cli import correct, evaluate, export, frame, main, preview, program, review, track
+from longsam.cli import (
+    correct,
+    evaluate,
+    export,
+    fleet,
+    frame,
+    main,
+    preview,
+    program,
+    review,
+    track,
+)
 from longsam.masks import MaskFolder
 from longsam.testing import SyntheticVideo
 
@@ -24,6 +36,10 @@ HELP = {
     module.__name__: module.EPILOG
     for module in (program, frame, preview, track, correct, export, review, evaluate)
 }
+
+
+FLEET = fleet.EPILOG
+"""Its lines start a cluster of Ray, which takes a while."""
 
 
 def in_text(text: str) -> list[str]:
@@ -86,7 +102,7 @@ def test_the_command_lines_run(
     (tmp_path / "DAVIS" / "ImageSets" / "2017" / "val.txt").write_text("bear\nbees\n")
     lines = [line for text in HELP.values() for line in in_text(text)]
     assert len(lines) >= 12
-    lines += in_readme() + in_docs()
+    lines += [line for line in in_readme() + in_docs() if not line.startswith("longsam fleet")]
     done: set[str] = set()
     for line in lines:
         words = as_a_test_runs_it(line, stream)
@@ -98,3 +114,41 @@ def test_the_command_lines_run(
         assert main(words) == 0, line
     assert MaskFolder(tmp_path / "out").frames
     assert len([line for line in done if line.startswith("longsam track")]) >= 5
+
+
+@pytest.mark.slow
+def test_the_fleets_command_lines_run(tmp_path: Path) -> None:
+    """In a process of its own, on this machine: what needs a cluster or a bucket is left out."""
+    SyntheticVideo(2, 5, (360, 540)).write(tmp_path / "bees.mp4")
+    guide = (ROOT / "docs" / "guides" / "many-videos.md").read_text()
+    (job,) = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+    job = json.loads(job)
+    for prompt in job["prompts"]:
+        prompt["frame"] = 0
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(job))
+    lines = [line for line in in_text(FLEET) + in_docs() if line.startswith("longsam fleet")]
+    lines += re.findall(r"--wrap '(?:exec )?(longsam fleet .*)'", guide)
+    assert len(lines) >= 6
+    done: list[list[str]] = []
+    for number, line in enumerate(lines):
+        words = as_a_test_runs_it(line, "")[1:]
+        for flag in ("--address", "--gpus-per-worker", "--out"):
+            if flag in words:
+                at = words.index(flag)
+                del words[at : at + 2]
+        words = ["jobs.jsonl", *(word for word in words if not word.endswith(".jsonl"))]
+        if words in done:
+            continue  # the same, where there are no GPUs, cluster and bucket
+        done.append(words)
+        words = [sys.executable, "-m", "longsam", "fleet", *words, "--out", str(number), "--quiet"]
+        command = " ".join(shlex.quote(word) if "$" not in word else word for word in words)
+        slurm = {"SLURM_ARRAY_TASK_ID": "0", "PYTHONPATH": str(ROOT)}
+        run = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=os.environ | slurm,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, (line, run.stderr)
+        assert len(MaskFolder(tmp_path / str(number) / "bees").frames) == 5

@@ -161,6 +161,7 @@ STATED = {
     f"{64**3 * 2 / 2**20:.1f} MiB": "the same",
     "8 MiB": "a snapshot with a memory policy: features of all frames within reach",
     f"{256 * 256 * 4 / 2**10:.0f} KiB": "mask logits, float32",
+    "16 MiB": "a frame's features, float32; tests/benchmarks/together.py",
     "1 KiB": "an object pointer of 256 float32",
     f"{(64**3 * 2 + 256 * 256 * 4) / 2**20:.2f} MiB": "a frame of an object",
     f"{31 * (64**3 * 2 + 256 * 256 * 4) / 2**20:.0f} MiB": "the default window",
@@ -312,7 +313,7 @@ def test_the_reference_has_all_public_names() -> None:
     reference = "\n".join(text for page, text in PAGES.items() if page.startswith("reference/"))
     told = set(re.findall(r"^::: [\w.]+\.(\w+)$", reference, re.MULTILINE))
     left_out = {"FORMATS", "CHECKPOINT", "CONFIG", "OVERRIDES", "LongVideoPredictorVOS"}
-    for package in ("", "masks", "detections", "testing"):
+    for package in ("", "masks", "detections", "fleet", "testing"):
         module = ast.parse((PACKAGE / package / "__init__.py").read_text())
         names = next(
             ast.literal_eval(node.value)

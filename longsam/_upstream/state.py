@@ -161,6 +161,15 @@ def encode(
     }
 
 
+def put_features(state: InferenceState, frame_idx: int, features: dict[str, Any]) -> None:
+    """Put a frame's features where `_get_image_feature` (line 704) looks for them.
+
+    Beside them upstream keeps the frame itself, of which it reads nothing; it is left empty.
+    """
+    image = torch.empty(1, 3, 0, 0, device=state["device"])
+    state["cached_features"] = {frame_idx: (image, features)}
+
+
 def only_object(state: InferenceState, obj_idx: int) -> InferenceState:
     """A view of a state that holds one object, enough for `_clear_non_cond_mem_around_input`."""
     return {

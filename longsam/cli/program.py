@@ -17,6 +17,7 @@ from longsam.cli import (
     demo,
     evaluate,
     export,
+    fleet,
     frame,
     info,
     preview,
@@ -62,6 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         review,
         show,
         export,
+        fleet,
         evaluate,
         demo,
     ):

@@ -98,7 +98,7 @@ def add_parser(commands: Any) -> None:
     output = parser.add_argument_group("what to write")
     output.add_argument("--out", type=Path, required=True, help="a folder (must be given)")
     output.add_argument(
-        "--format", type=_formats, help=f"of {', '.join(FORMATS)}; with commas (rle)"
+        "--format", type=formats, help=f"of {', '.join(FORMATS)}; with commas (rle)"
     )
     output.add_argument(
         "--resume", action="store_true",
@@ -106,12 +106,12 @@ def add_parser(commands: Any) -> None:
         "(off)",
     )  # fmt: skip
     output.add_argument(
-        "--save-every", type=_every, default=timedelta(minutes=2), metavar="N|TIME",
+        "--save-every", type=every, default=timedelta(minutes=2), metavar="N|TIME",
         help="between two saves for --resume: a number of frames (500) or a time (90s, 5m); 0: "
         "none (2m)",
     )  # fmt: skip
     output.add_argument(
-        "--snapshot-every", type=_every, metavar="N|TIME",
+        "--snapshot-every", type=every, metavar="N|TIME",
         help="between two snapshots, from which `longsam correct` tracks again: a number of frames "
         "or a time in the video; at most 2 GB in --out; 0: none (1m; with --everything: none)",
     )  # fmt: skip
@@ -425,7 +425,7 @@ def _how_to_resume(options: argparse.Namespace) -> str:
     return f"To resume: longsam {shlex.join(command)} --resume"
 
 
-def _formats(text: str) -> list[str]:
+def formats(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
         if name not in FORMATS:
@@ -433,7 +433,7 @@ def _formats(text: str) -> list[str]:
     return names
 
 
-def _every(text: str) -> int | timedelta:
+def every(text: str) -> int | timedelta:
     """A number of frames, or a time."""
     at = times.moment(text)
     if at.seconds is None:

@@ -15,7 +15,18 @@ import psutil
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("longsam", "sam2", "SAM-2", "torch", "numpy", "av", "eva-decord", "decord", "pillow")
+PACKAGES = (
+    "longsam",
+    "sam2",
+    "SAM-2",
+    "torch",
+    "numpy",
+    "av",
+    "eva-decord",
+    "decord",
+    "pillow",
+    "ray",
+)
 
 
 def cpu_name() -> str:

@@ -451,6 +451,63 @@ def sizes_of_models() -> str:
 
 
 @measured
+def fleet_killed() -> str:
+    run = numbers("fleet")["killed"]
+    return (
+        f"`longsam fleet` tracked {run['videos']} videos, {run['frames']:,} frames in all, on two "
+        f"workers of one thread. {run['workers_killed']} workers and {run['drivers_killed']} "
+        f"driver were killed with SIGKILL, and {run['videos_resumed']} videos were resumed from a "
+        "save. "
+        f"{run['videos_with_the_masks_of_a_single_run']} of {run['videos']} videos have the files "
+        f"of a single run, byte for byte ({source('fleet')})."
+    )
+
+
+@measured
+def together_on_paper() -> str:
+    profile, handed = numbers("speed_cpu")["profile"], numbers("together")["transfer"]
+    put, get = (handed["float32"][f"{name}_seconds"] for name in ("put", "get"))
+
+    def frame(encoder: float, rest: float, objects: int, workers: int) -> float:
+        if workers == 1:
+            return encoder + objects * rest
+        trackers = min(objects, workers)
+        work = encoder + put + objects * rest + trackers * get
+        return max(work / workers, -(-objects // trackers) * rest + get)
+
+    counts, rows = (1, 2, 3, 4, 6, 8), []
+    for key, name, objects in (("l", "large", 1), ("l", "large", 4), ("b+", "base+", 1),
+                               ("t", "tiny", 1), ("t", "tiny", 4)):  # fmt: skip
+        ours = profile[key]["ours"]
+        encoder = ours["parts"]["image_encoder"]
+        rest = ours["seconds_a_frame"] - encoder
+        times = [frame(encoder, rest, objects, count) for count in counts]
+        rows.append(
+            (
+                f"{name}, {objects} object{'s' * (objects > 1)}",
+                f"{encoder:.2f} s",
+                f"{rest:.2f} s",
+                *(f"{times[0] / each:.1f}" for each in times),
+            )
+        )
+    head = ("at 1024 x 1024", "E", "T", *(f"{n} worker{'s' * (n > 1)}" for n in counts))
+    both = [handed[dtype] for dtype in ("float32", "bfloat16")]
+    (mib, _, _), (half, _, _) = ((each["mib"], each["put_seconds"], each["get_seconds"])
+                                 for each in both)  # fmt: skip
+    return (
+        table(head, rows)
+        + "\n\nTimes faster than one worker, computed from E and T of one CPU machine "
+        f"({source('speed_cpu', 'speed')}) and the time to hand over a frame's features: "
+        f"{mib:.0f} MiB in float32 take {1000 * put:.0f} ms to put and {1000 * get:.0f} ms to get "
+        f"within a machine, {half:.0f} MiB in bfloat16 {1000 * both[1]['put_seconds']:.0f} and "
+        f"{1000 * both[1]['get_seconds']:.0f} ms ({source('together')}). On GPUs E and T are "
+        "smaller by far and their ratio may be another; nothing was measured there. Between "
+        f"machines, a network of 10 Gbit/s carries {1.25e9 / (mib * 2**20):.0f} frames/s of "
+        "float32 features to one tracker, and twice as many of bfloat16."
+    )
+
+
+@measured
 def floor() -> str:
     profile = numbers("speed_cpu")["profile"]
     tiny = profile["t"]

@@ -1,0 +1,214 @@
+"""Videos one after the other, each by all workers together: encode once, track anywhere."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from longsam.fleet.desk import Desk
+from longsam.fleet.engine import (
+    Cluster,
+    ModelError,
+    OnProgress,
+    WorkerDiedError,
+    WorkerError,
+    Workers,
+)
+from longsam.fleet.jobs import Job, Load, Settings, check_names, num_frames_by_header
+from longsam.fleet.parts import PartWorker, merge, parts_of
+from longsam.fleet.run import Row, finished_rows, row_of
+from longsam.fleet.store import Store
+from longsam.fleet.video import MASKS, Progress, clear, locked
+
+
+def track_together(
+    jobs: Iterable[Job],
+    load: Load,
+    out: str | os.PathLike[str],
+    *,
+    settings: Settings | None = None,
+    workers: Workers | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    max_deaths: int = 3,
+    num_ahead: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Row]:
+    """Track each video on all workers of a Ray cluster at once.
+
+    Each frame is encoded once, by the worker that is free; the objects are split among as many
+    workers as there are objects, which track on the features and encode while they wait for some.
+    Masks are those of one process with the same devices and number of threads, bit for bit. When a
+    worker dies all are replaced, and the video is resumed from its saves.
+
+    Use `track_videos` for videos that are at least as many as the workers: it wastes nothing. For
+    few videos with one or few objects this is faster, up to (encoder + rest) / rest of a frame's
+    time for one object.
+
+    Args:
+        jobs: The videos.
+        load: As in `track_videos`, and so are the others.
+        out: See there.
+        settings: See there; not `batch_objects`, and not the format "png" where objects are split.
+        workers: See there.
+        scratch: See there; this process and all workers must see it.
+        max_deaths: See there.
+        num_ahead: So many frames are encoded ahead at most, of 16 MiB each with the released
+            models at 1024 x 1024 in float32, half in bfloat16. None is 2 for each worker, and 2.
+        on_progress: See there.
+
+    Returns:
+        A row for each job, in their order.
+
+    Raises:
+        ValueError: As `track_videos`, or a setting is one of those above, or `num_ahead` is below
+            1.
+        RuntimeError: The model cannot be built.
+        ImportError: Ray or fsspec is not installed.
+    """
+    jobs, settings, workers = list(jobs), settings or Settings(), workers or Workers()
+    check_names(jobs)
+    for name, number in (("max_deaths", max_deaths), ("num_ahead", num_ahead)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}; it must be 1 or more.")
+    if settings.batch_objects:
+        raise ValueError("batch_objects: objects are split among workers; leave it out.")
+    store = Store(out)
+    where = store.scratch() if scratch is None else Path(scratch).absolute()
+    rows = finished_rows(store, jobs, settings)
+    left = [job for job in jobs if job.name not in rows]
+    if left:
+        with Cluster(workers) as cluster:
+            team = _Team(cluster, load, settings, num_ahead, max_deaths)
+            team.known = {
+                job.name: Progress(job.name, 0, num_frames_by_header(job.video)) for job in jobs
+            }
+            for job in left:
+                rows[job.name] = team.track(job, store, where / job.name, on_progress)
+            team.end()
+    return [rows[job.name] for job in jobs]
+
+
+class _Team:
+    """All workers, which have one video at a time."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        load: Load,
+        settings: Settings,
+        num_ahead: int | None,
+        max_deaths: int,
+    ):
+        self._cluster, self._load, self._settings = cluster, load, settings
+        self._count = cluster.count(10**6)
+        self._num_ahead = 2 * self._count + 2 if num_ahead is None else num_ahead
+        self._max_deaths = max_deaths
+        self._actors: list[Any] = []
+        self.known: dict[str, Progress] = {}
+
+    def track(self, job: Job, store: Store, scratch: Path, on_progress: OnProgress | None) -> Row:
+        """One video; whatever is wrong with it is in its row."""
+        began, saved = time.perf_counter(), list[int]()
+        try:
+            with locked(scratch) as folder:
+                parts = parts_of(job, self._count)
+                if len(parts) > 1 and "png" in self._settings.formats:
+                    raise ValueError(
+                        'the format "png" needs the logits of all objects in one worker; use '
+                        '"object_png" or "rle".'
+                    )
+                while True:
+                    try:
+                        told = self._attempt(job, parts, folder, on_progress)
+                        break
+                    except WorkerDiedError as error:
+                        self.end()
+                        saved.append(self.known[job.name].num_saved)
+                        if len(saved) >= self._max_deaths and (
+                            len(set(saved[-self._max_deaths :])) == 1
+                        ):
+                            text = f"{self._max_deaths} workers died with it; the last: {error}"
+                            return Row(
+                                job.name, job.video, "skipped", deaths=len(saved), error=text
+                            )
+                row = {"name": job.name, "video": job.video, "status": "done", **told}
+                masks = self._merged(job, parts, folder)
+                row["seconds"] = round(time.perf_counter() - began, 3)
+                store.upload(masks, job.name, self._settings.digest(job), row)
+                clear(folder)
+                return row_of({**row, "deaths": len(saved)})
+        except ModelError:
+            raise
+        except (RuntimeError, ValueError, OSError) as error:
+            self.end()  # the others wait for features that do not come
+            return Row(job.name, job.video, "failed", deaths=len(saved), error=str(error))
+
+    def end(self) -> None:
+        """End all workers; the next video starts new ones."""
+        for actor in self._actors:
+            self._cluster.ray.kill(actor)
+        self._actors = []
+
+    def _attempt(
+        self, job: Job, parts: list[Job], folder: Path, on_progress: OnProgress | None
+    ) -> dict[str, Any]:
+        """Track until the end, or until a worker dies; returns what is in the row."""
+        ray = self._cluster.ray
+        self._start()
+        desk = ray.remote(num_cpus=0)(Desk).remote(len(parts), self._num_ahead)
+        start = min(prompt["frame"] for prompt in job.prompts)
+        settings, trackers = self._part_settings(parts), self._actors[: len(parts)]
+        tracking = [
+            actor.track_part.remote(desk, part, i, start, settings, folder / f"part_{i}")
+            for i, (actor, part) in enumerate(zip(trackers, parts, strict=True))
+        ]
+        encoders = self._actors[len(parts) :]
+        running = [*tracking, *(actor.encode.remote(desk, job, settings) for actor in encoders)]
+        while running:
+            ended, running = ray.wait(running, timeout=1.0)
+            for reference in ended:
+                self._cluster.result(reference)
+            seen = list(self._cluster.watch(trackers).values())
+            if len(seen) == len(trackers):
+                self.known[job.name] = Progress(
+                    job.name,
+                    min(each.num_done for each in seen),
+                    seen[0].num_frames,
+                    min(each.num_saved for each in seen),
+                )
+            if on_progress is not None:
+                on_progress(dict(self.known))
+        ray.kill(desk)
+        rows = [self._cluster.result(reference) for reference in tracking]
+        resumed = [row["resumed_at"] for row in rows if row["resumed_at"] is not None]
+        frames = rows[0]["frames"]
+        self.known[job.name] = Progress(job.name, frames, frames)
+        tracked = max(row["tracked_seconds"] for row in rows)
+        return {**rows[0], "resumed_at": min(resumed, default=None), "tracked_seconds": tracked}
+
+    def _start(self) -> None:
+        """Start the workers, unless they are there from the video before."""
+        if self._actors:
+            return
+        self._actors = [self._cluster.start(PartWorker) for _ in range(self._count)]
+        for reference in [self._cluster.load(actor, self._load) for actor in self._actors]:
+            try:
+                self._cluster.result(reference)
+            except WorkerError as error:
+                raise ModelError(error) from error.__cause__
+
+    def _part_settings(self, parts: list[Job]) -> Settings:
+        if len(parts) == 1:
+            return self._settings
+        return replace(self._settings, formats=("rle",))
+
+    def _merged(self, job: Job, parts: list[Job], folder: Path) -> Path:
+        if len(parts) == 1:
+            return folder / "part_0" / MASKS
+        merged = folder / "merged"
+        shutil.rmtree(merged, ignore_errors=True)
+        merge([folder / f"part_{i}" for i in range(len(parts))], job, self._settings, merged)
+        return merged
