@@ -142,8 +142,3 @@ def live(source: FrameSource, options: Options) -> None:
             f"{source.name} is live: its frames come one after the other, so frames=slice(...) "
             "cannot choose among them. Leave it out."
         )
-    if options.frames_per_encode > 1:
-        raise ValueError(
-            f"frames_per_encode is {options.frames_per_encode}, but {source.name} is live: its "
-            "frames come one at a time. Leave it out."
-        )

@@ -144,7 +144,6 @@ class Options:
     max_prompt_frames: int | None = None
     snapshots: Snapshots | None = None
     batch_objects: bool | int = False
-    frames_per_encode: int = 1
     frames: slice | None = None
     corrections: Corrections = "memory"
     memory_policy: "MemoryPolicy | None" = None
@@ -152,8 +151,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames"):
             _set(self, name, bool(getattr(self, name)))  # upstream takes whatever is true
-        for name in ("frames_per_chunk", "frames_per_encode"):
-            _set(self, name, _whole(name, getattr(self, name)))
+        _set(self, "frames_per_chunk", _whole("frames_per_chunk", self.frames_per_chunk))
         for name, of_none in (
             (
                 "memory_window",

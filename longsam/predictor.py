@@ -11,7 +11,6 @@ import torch
 from longsam import (
     _upstream,
     checks,
-    encoding,
     opening,
     policies,
     prompting,
@@ -129,7 +128,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
         memory_bank: MemoryBanks = None,
         snapshots: Snapshots | None = None,
         batch_objects: bool | int = False,
-        frames_per_encode: int = 1,
         frames: slice | None = None,
         corrections: Corrections = "memory",
         memory_policy: MemoryPolicy | str | None = None,
@@ -176,9 +174,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
             frames: Which frames of the video are tracked, `slice(start, stop, step)`; None is all.
                 Indices of the state then count these, as if the video held no others;
                 `state.source.frames[frame_idx]` is a frame's index in the video.
-            frames_per_encode: Give the image encoder so many frames at once (frames 0 to n-1, n to
-                2n-1, ...), also where one of them is prompted. Takes 28 MiB more for each at
-                1024 x 1024, and logits differ by rounding.
             corrections: "memory" keeps a correction (a prompt on a frame that was tracked) as
                 upstream does: with the tracked frames, until a pass comes by; on a conditioning
                 frame it is lost at once. "condition" makes it a conditioning frame: it holds, and
@@ -206,7 +201,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
             max_prompt_frames=max_prompt_frames,
             snapshots=snapshots,
             batch_objects=batch_objects,
-            frames_per_encode=frames_per_encode,
             frames=frames,
             corrections=corrections,
             memory_policy=policies.named(memory_policy),
@@ -618,14 +612,6 @@ class LongVideoPredictor(SAM2VideoPredictor):
         first, sam_outputs, *others = super()._track_step(*args, **kwargs)
         output_dict = kwargs["output_dict"] if "output_dict" in kwargs else args[7]
         return first, _upstream.catch_predicted_iou(output_dict, sam_outputs), *others
-
-    def _get_image_feature(
-        self, inference_state: _upstream.InferenceState, frame_idx: int, batch_size: int
-    ) -> Any:
-        """Upstream's, for the next frames of a pass at once (`frames_per_encode`)."""
-        at_once = session_of(inference_state).options.frames_per_encode
-        encoding.encode_ahead(inference_state, frame_idx, at_once, self.forward_image)
-        return super()._get_image_feature(inference_state, frame_idx, batch_size)
 
     def _clear_obj_non_cond_mem_around_input(
         self, inference_state: _upstream.InferenceState, frame_idx: int, obj_idx: int

@@ -8,7 +8,7 @@ import pytest
 import torch
 import videos
 
-from longsam import Autosave, LongVideoPredictor, Snapshots
+from longsam import LongVideoPredictor
 from longsam._upstream import outputs
 
 # What upstream does with corrections is compared, those that a pass replaces among them.
@@ -189,65 +189,6 @@ def test_bad_batches(ours: LongVideoPredictor, mp4: Path, wrong: Any) -> None:
         ours.init_state(mp4, batch_objects=wrong)
 
 
-@pytest.mark.parametrize("count", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 64)), 5])
-def test_frames_encoded_together(ours: LongVideoPredictor, mp4: Path, count: int) -> None:
-    """Whatever is called, masks are those of one frame at a time, but for rounding."""
-    together = many_calls(ours, prompted(ours, mp4, frames_per_encode=count))
-    assert_close(together, many_calls(ours, prompted(ours, mp4)))
-
-
-def test_how_often_the_encoder_runs(ours: LongVideoPredictor, mp4: Path) -> None:
-    state = prompted(ours, mp4, frames_per_encode=4)
-    seen: list[int] = []
-    hook = ours.image_encoder.register_forward_pre_hook(
-        lambda module, args: seen.append(len(args[0]))
-    )
-    frames = [f for f, _, _ in ours.propagate_in_video(state, max_frame_num_to_track=10)]
-    assert frames == list(range(11))
-    assert seen == [4, 4]  # 4 to 7, 8 to 11; 0 to 3 were encoded when 0 was prompted
-    seen.clear()
-    list(ours.propagate_in_video(state, start_frame_idx=11, max_frame_num_to_track=5, reverse=True))
-    assert seen == [4]  # 8 to 11 are at hand
-    seen.clear()
-    # Outside a pass the same ones, so that a loaded state has the same features of frame 10.
-    ours.add_new_points_or_box(state, 10, 1, points=[[60, 50]], labels=[1])
-    assert list(state["cached_features"]) == [8, 9, 10, 11]
-    hook.remove()
-
-
-def test_a_damaged_frame_is_met_where_it_is(
-    ours: LongVideoPredictor, jpegs: Path, tmp_path: Path
-) -> None:
-    """Encoding ahead loses no frame before it."""
-    for number, path in enumerate(sorted(jpegs.iterdir())[:12]):
-        data = path.read_bytes()
-        (tmp_path / path.name).write_bytes(b"broken" if number == 7 else data)
-    state = prompted(ours, tmp_path, frames_per_encode=5)
-    steps = ours.propagate_in_video(state)
-    assert [next(steps)[0] for _ in range(7)] == list(range(7))
-    with pytest.raises(RuntimeError, match="cannot be read as an image"):
-        next(steps)
-
-
-@pytest.mark.slow
-def test_going_on_encodes_the_same_frames_together(
-    ours: LongVideoPredictor, mp4: Path, tmp_path: Path
-) -> None:
-    options = {"frames_per_encode": 4, "snapshots": Snapshots(15, tmp_path / "s")}
-    expected = list(ours.propagate_in_video(prompted(ours, mp4, **options)))
-    steps = ours.propagate_in_video(
-        prompted(ours, mp4, **options), autosave=Autosave(tmp_path / "state.pt", 18)
-    )
-    for frame_idx, _, _ in steps:
-        if frame_idx == 40:
-            break
-    state = ours.load_state(tmp_path / "state.pt")
-    rest = list(ours.resume_propagation(state))
-    assert rest[0][0] == 36
-    for a, b in zip(rest, expected[36:], strict=True):
-        assert torch.equal(a[2], b[2])
-
-
 def test_a_bank_holds_the_objects_that_were_asked_for(
     ours: LongVideoPredictor, mp4: Path, tmp_path: Path
 ) -> None:
@@ -265,11 +206,3 @@ def test_a_bank_holds_the_objects_that_were_asked_for(
             outputs["maskmem_features"].nbytes
         )
     assert sizes[True] <= sizes[False]
-
-
-def test_bad_numbers_of_frames(ours: LongVideoPredictor, mp4: Path) -> None:
-    for wrong in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="frames_per_encode is"):
-            ours.init_state(mp4, frames_per_encode=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="is live: its frames come one at a time"):
-        ours.init_state(iter(videos.frames(3)), frames_per_encode=2)

@@ -150,10 +150,6 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
 
 # Figures ----------------------------------------------------------------------------------------
 
-ENCODED = [
-    tables.numbers("speed_cpu")["encode"]["t"]["cached_features_mib"][f"frames_per_encode={number}"]
-    for number in (1, 2)
-]
 STATED = {
     f"{1024 * 1024 * 3 / 2**20:.0f} MiB": "a uint8 frame at 1024 x 1024",
     f"{1024 * 1024 * 4 / 2**20:.0f} MiB": "a float32 mask at 1024 x 1024",
@@ -165,7 +161,6 @@ STATED = {
     "1 KiB": "an object pointer of 256 float32",
     f"{(64**3 * 2 + 256 * 256 * 4) / 2**20:.2f} MiB": "a frame of an object",
     f"{31 * (64**3 * 2 + 256 * 256 * 4) / 2**20:.0f} MiB": "the default window",
-    f"{4 * (ENCODED[1] - ENCODED[0]):.0f} MiB": "one more frame's features",
     "112 MiB": "upstream's cache of a frame; tests/test_bounded.py",
     f"{tables.numbers('saving')['cost']['save_mib']:.0f} MiB": "a save",
     f"{3840 * 2160 * 4 / 1e6:.0f} MB": "float32 logits at 4K",

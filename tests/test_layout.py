@@ -27,7 +27,6 @@ ORDER = [
     "propagation",
     "prompting",
     "notices",
-    "encoding",
     "saving",
     "scores",
     "session",

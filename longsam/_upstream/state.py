@@ -1,7 +1,7 @@
 """The inference state: its keys, and what lies under them."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -126,39 +126,6 @@ def index_of_outputs(state: InferenceState, output_dict: dict[str, dict[int, Out
     """Which object has these outputs; the very dict, not an equal one."""
     per_obj: dict[int, dict[str, dict[int, Output]]] = state["output_dict_per_obj"]
     return next(obj_idx for obj_idx, outputs in per_obj.items() if outputs is output_dict)
-
-
-def has_features(state: InferenceState, frame_idx: int) -> bool:
-    """Whether the image features of a frame are at hand."""
-    return frame_idx in state["cached_features"]
-
-
-def encode(
-    state: InferenceState,
-    frames: dict[int, torch.Tensor],
-    forward_image: Callable[[torch.Tensor], Any],
-) -> None:
-    """Put the image features of several frames, encoded at once, where upstream looks for them.
-
-    Features are views of the batch's. Positional encodings are the same for all and kept once.
-    """
-    together = sorted(frames)
-    device = state["device"]
-    batch = torch.stack([frames[frame_idx].to(device).float() for frame_idx in together])
-    state["cached_features"] = {}  # free the old ones first
-    features = forward_image(batch)
-    encodings = [encoding[:1].clone() for encoding in features["vision_pos_enc"]]
-    state["cached_features"] = {
-        frame_idx: (
-            batch[i : i + 1],
-            {
-                "vision_features": features["vision_features"][i : i + 1],
-                "vision_pos_enc": encodings,
-                "backbone_fpn": [level[i : i + 1] for level in features["backbone_fpn"]],
-            },
-        )
-        for i, frame_idx in enumerate(together)
-    }
 
 
 def put_features(state: InferenceState, frame_idx: int, features: dict[str, Any]) -> None:

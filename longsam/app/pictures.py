@@ -246,7 +246,7 @@ class Pictures:
 
 
 def jump(source: FrameSource, frame_idx: int) -> None:
-    """Go far once: a source looks at the file's beginning before its first jump, which takes long."""
+    """Go far once: before its first jump a source looks at the file's beginning, which is slow."""
     with contextlib.suppress(RuntimeError, OSError):
         quick = source.quick_frame(frame_idx)
         for _ in source.read(quick, quick + 1):

@@ -40,7 +40,7 @@ def track(video: Path, folder: Path, save_every: int) -> Iterator[dict[str, int]
     checkpoint = models.save_checkpoint(folder / "model.pt", overrides=overrides)
     predictor = models.build_ours(checkpoint, overrides=overrides)
     process = psutil.Process()
-    state = predictor.init_state(video, frames_per_encode=16)
+    state = predictor.init_state(video)
     predictor.add_new_points_or_box(state, 0, 1, points=[[SIDE / 2, SIDE / 2]], labels=[1])
     area = 0
     with MaskWriter(folder / "masks") as writer:

@@ -11,7 +11,6 @@ and upstream's take turns. Parts:
 - profile: seconds of a tracked frame in each part of the model and between them, upstream and ours;
   operations, least bytes, and the floor that they set on this machine.
 - batch: several objects, upstream's loop, ours, and ours with batch_objects.
-- encode: one object, frames_per_encode of 1, 2 and 4.
 - end: from opening a file to the last mask, one object, upstream and ours; time to the first mask.
 - dtype: masks in bfloat16 (autocast) beside float32, on the testing model.
 - compile: vos_optimized, upstream and ours: frames/s after warm-up, recompilations.
@@ -56,7 +55,7 @@ CONFIGS = {
     "b+": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "l": "configs/sam2.1/sam2.1_hiera_l.yaml",
 }
-PARTS = ("profile", "batch", "encode", "end", "dtype", "compile", "memory")
+PARTS = ("profile", "batch", "end", "dtype", "compile", "memory")
 FULL_MEMORY = 17  # frames after which every memory and pointer slot is taken
 MODULES = ("image_encoder", "memory_attention", "sam_mask_decoder", "memory_encoder")
 METHODS = ("track_step", "_get_image_feature", "_get_orig_video_res_output")
@@ -280,27 +279,6 @@ def compared(seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def encode(bench: Bench) -> dict[str, Any]:
-    results: dict[str, Any] = {"image_size": bench.image_size}
-    for size in bench.sizes if bench.is_cuda else bench.sizes[:1]:
-        predictor = bench.build(size, True)
-        frames = 4 * max(1, bench.frames // 4)
-        video = bench.video(3 * frames + 8)
-        states = {
-            f"frames_per_encode={k}": bench.start(predictor, video, 1, frames_per_encode=k)
-            for k in (1, 2, 4)
-        }
-        running = {name: predictor.propagate_in_video(state) for name, state in states.items()}
-        seconds = bench.in_turns(running, frames, warm=5 if bench.is_cuda else 1)
-        held = {
-            name: round(sum(predictor.memory_usage(state)["cached_features"].values()) / 2**20, 1)
-            for name, state in states.items()
-        }
-        results[size] = {**compared(seconds), "cached_features_mib": held}
-        print(size, results[size], flush=True)
-    return results
-
-
 def end(bench: Bench) -> dict[str, Any]:
     """On a CPU at an input of 256, so that it ends."""
     image_size = bench.image_size if bench.is_cuda else 256
@@ -381,17 +359,16 @@ def compile_(bench: Bench) -> dict[str, Any]:
     frames = bench.frames
     passes: dict[str, Any] = {}
     video = bench.video(2 * FULL_MEMORY + 3 * frames)
-    for name, ours, options, of_state in (
-        ("upstream, eager", False, {}, {}),
-        ("ours, eager", True, {}, {}),
-        ("upstream, vos_optimized", False, {"vos_optimized": True}, {}),
-        ("ours, vos_optimized", True, {"vos_optimized": True}, {}),
-        ("ours, vos_optimized, 4 a call", True, {"vos_optimized": True}, {"frames_per_encode": 4}),
+    for name, ours, options in (
+        ("upstream, eager", False, {}),
+        ("ours, eager", True, {}),
+        ("upstream, vos_optimized", False, {"vos_optimized": True}),
+        ("ours, vos_optimized", True, {"vos_optimized": True}),
     ):
         started = bench.now()
         try:
             predictor = bench.build("t", ours, image_size, **options)
-            steps = predictor.propagate_in_video(bench.start(predictor, video, 1, **of_state))
+            steps = predictor.propagate_in_video(bench.start(predictor, video, 1))
             bench.per_frame(steps, FULL_MEMORY + 3)
             compiled = counters["stats"]["unique_graphs"]
             bench.per_frame(steps, 3)
@@ -463,7 +440,6 @@ def main() -> None:
         for name, measure in (
             ("profile", profile),
             ("batch", batch),
-            ("encode", encode),
             ("end", end),
             ("dtype", dtype),
             ("compile", compile_),

@@ -533,22 +533,6 @@ def batches() -> str:
 
 
 @measured
-def encoding() -> str:
-    encode = numbers("speed_cpu")["encode"]
-    run = encode["t"]
-    rows = [
-        (
-            f"`{name}`",
-            f"{run['times_the_first'][name]:.2f}",
-            f"{run['cached_features_mib'][name]:.0f} MiB",
-        )
-        for name in run["times_the_first"]
-    ]
-    head = (f"tiny config at {encode['image_size']}, CPU", "speed", "memory for features")
-    return table(head, rows)
-
-
-@measured
 def bfloat16() -> str:
     dtype = numbers("speed_cpu")["dtype"]
     rows = [
