@@ -17,6 +17,7 @@ import pytest
 from davis_folders import write_davis
 
 from longsam.cli import (
+    app,
     correct,
     evaluate,
     export,
@@ -34,7 +35,7 @@ from longsam.testing import SyntheticVideo
 ROOT = Path(__file__).parents[1]
 HELP = {
     module.__name__: module.EPILOG
-    for module in (program, frame, preview, track, correct, export, review, evaluate)
+    for module in (program, frame, preview, track, app, correct, export, review, evaluate)
 }
 
 
@@ -88,6 +89,22 @@ def as_a_test_runs_it(line: str, stream: str) -> list[str]:
     return words
 
 
+def serves(words: list[str], folder: Path) -> bool:
+    """Whether `longsam app` prints an address, and ends when it is told to."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "longsam", *words, "--port", "0", "--quiet"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline()
+        process.terminate()
+        process.wait(60)
+    return address.startswith("http://127.0.0.1:")
+
+
 def test_the_command_lines_run(
     stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +128,10 @@ def test_the_command_lines_run(
         if words[0] == "track" and (tmp_path / words[words.index("--out") + 1]).exists():
             words.append("--overwrite")
         done.add(line)
-        assert main(words) == 0, line
+        if words[0] == "app":
+            assert serves(words, tmp_path), line
+        else:
+            assert main(words) == 0, line
     assert MaskFolder(tmp_path / "out").frames
     assert len([line for line in done if line.startswith("longsam track")]) >= 5
 
