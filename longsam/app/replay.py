@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from longsam.app.log import Operation
-from longsam.app.run import Run, is_over
+from longsam.app.project import Project, is_over
 from longsam.cli import record as records
 from longsam.cli.prompts import Prompt
 from longsam.cli.record import Record
 
 
-def reopen(run: Run) -> None:
+def reopen(run: Project) -> None:
     """Bring a run to where its log ends; a pass that was running runs again.
 
     Raises:
@@ -60,7 +60,7 @@ def reopen(run: Run) -> None:
     _again(run, operations[num_done:])
 
 
-def _again(run: Run, operations: list[Operation | None]) -> None:
+def _again(run: Project, operations: list[Operation | None]) -> None:
     """Do what the save does not have; mends that were dropped are left out."""
     is_dropped = False
     for number, operation in enumerate(operations):
@@ -86,7 +86,7 @@ def _again(run: Run, operations: list[Operation | None]) -> None:
     run.logs_answers = True
 
 
-def _note(run: Run, operation: Operation) -> None:
+def _note(run: Project, operation: Operation) -> None:
     """Note an operation that the save has in it."""
     name = operation["op"]
     if name == "prompts":
