@@ -107,7 +107,7 @@ class Page:
         self.until(f"s.frame === {frame_idx} && s.exact && s.fresh")
 
 
-def test_prompt_track_find_mend_and_export(video: Path, browser: Any, tmp_path: Path) -> None:
+def test_prompt_track_find_correct_and_export(video: Path, browser: Any, tmp_path: Path) -> None:
     """Through the page alone, with the video's truth for eyes; the masks are upstream's."""
     with Server(video, tmp_path / "out") as server, Page(browser, server) as page:
         for number in range(NUM_OBJECTS):
@@ -134,14 +134,14 @@ def test_prompt_track_find_mend_and_export(video: Path, browser: Any, tmp_path: 
         page.tab.get_by_test_id(f"object-{span['object']}").click()
         before = page.shown()["counts"]
         page.click(*VIDEO.click(frame_idx, span["object"] - 1))
-        page.until("p.mend && s.kind === 'prompted'")
+        page.until("p.correction && s.kind === 'prompted'")
         corrected = page.shown()["counts"]
         assert corrected.keys() == before.keys()
         page.go_to(NUM_FRAMES - 1)
         assert page.shown()["kind"] == "before"
-        page.tab.click("#mend-track")
+        page.tab.click("#correction-track")
         page.until("p.tracking", 30)
-        page.until("!p.mend && !p.tracking && !p.busy", 300)
+        page.until("!p.correction && !p.tracking && !p.busy", 300)
         page.go_to(frame_idx)
         assert page.shown()["kind"] == "tracked"
         assert page.shown()["counts"] == corrected
@@ -152,8 +152,8 @@ def test_prompt_track_find_mend_and_export(video: Path, browser: Any, tmp_path: 
         contents = map(json.loads, map(archive.read, archive.namelist()))
         exported = next(content for content in contents if "annotations" in content)
     clicks = [(0, number + 1, VIDEO.click(0, number)) for number in range(NUM_OBJECTS)]
-    mend = (frame_idx, span["object"], VIDEO.click(frame_idx, span["object"] - 1))
-    expected = upstream_masks(video, clicks, mend)
+    correction = (frame_idx, span["object"], VIDEO.click(frame_idx, span["object"] - 1))
+    expected = upstream_masks(video, clicks, correction)
     found = {frame: dict(zip(ids, masks, strict=True)) for frame, ids, masks in
              read_masks(tmp_path / "out")}  # fmt: skip
     assert found.keys() == expected.keys()
@@ -164,7 +164,7 @@ def test_prompt_track_find_mend_and_export(video: Path, browser: Any, tmp_path: 
 
 
 def upstream_masks(
-    video: Path, clicks: list[Any], mend: tuple[int, int, Any]
+    video: Path, clicks: list[Any], correction: tuple[int, int, Any]
 ) -> dict[int, dict[int, Any]]:
     predictor = build_sam2_video_predictor(
         CONFIG,
@@ -177,7 +177,7 @@ def upstream_masks(
     for frame_idx, obj_id, xy in clicks:
         predictor.add_new_points_or_box(state, frame_idx, obj_id, points=[xy], labels=[1])
     steps = list(predictor.propagate_in_video(state, 0))
-    frame_idx, obj_id, xy = mend
+    frame_idx, obj_id, xy = correction
     steps.append(predictor.add_new_points_or_box(state, frame_idx, obj_id, points=[xy], labels=[1]))
     steps += predictor.propagate_in_video(state, frame_idx + 1)
     for frame, obj_ids, logits in steps:

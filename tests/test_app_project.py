@@ -22,7 +22,7 @@ from longsam.testing import CHECKPOINT, CONFIG, OVERRIDES, SyntheticVideo
 
 NUM_FRAMES = 120
 VIDEO = SyntheticVideo(2, NUM_FRAMES, (96, 128))
-MENDED = 60
+CORRECTED = 60
 PROMPTED = 10
 
 Masks = dict[int, dict[Any, Any]]
@@ -58,19 +58,19 @@ def work() -> list[Step]:
         lambda project: project["tracked"] == [[0, NUM_FRAMES - 1]],
         lambda server: server.post("track", direction="both"),
     )
-    mend: Step = (
-        lambda project: project["mend"] is None,
+    correction: Step = (
+        lambda project: project["correction"] is None,
         lambda server: server.post("track", resume=True),
     )
-    clicks = [point(VIDEO, MENDED, 0), point(VIDEO, MENDED, 1, label=0)]
+    clicks = [point(VIDEO, CORRECTED, 0), point(VIDEO, CORRECTED, 1, label=0)]
     return [
         prompt(1, PROMPTED, [point(VIDEO, PROMPTED, 0)]),
         prompt("two", PROMPTED, [point(VIDEO, PROMPTED, 1)]),
         track,
-        prompt(1, MENDED, clicks),
-        mend,
+        prompt(1, CORRECTED, clicks),
+        correction,
         prompt("new", 5, [point(VIDEO, 5, 1)]),
-        mend,
+        correction,
     ]
 
 
@@ -111,8 +111,8 @@ def upstream_masks(video: Path) -> Masks:
     prompt("two", PROMPTED, [point(VIDEO, PROMPTED, 1)])
     track(PROMPTED, NUM_FRAMES - 1)
     track(PROMPTED - 1, 0)
-    prompt(1, MENDED, [point(VIDEO, MENDED, 0), point(VIDEO, MENDED, 1, label=0)])
-    track(MENDED + 1, NUM_FRAMES - 1)
+    prompt(1, CORRECTED, [point(VIDEO, CORRECTED, 0), point(VIDEO, CORRECTED, 1, label=0)])
+    track(CORRECTED + 1, NUM_FRAMES - 1)
     prompt("new", 5, [point(VIDEO, 5, 1)])
     track(4, 0)
     return masks
@@ -198,7 +198,9 @@ def test_killed_twenty_times_it_continues_where_it_was(
         check_masks(out, expected)
 
 
-def test_a_mend_can_be_dropped_and_the_old_masks_are_back(video: Path, tmp_path: Path) -> None:
+def test_a_correction_can_be_dropped_and_the_old_masks_are_back(
+    video: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     click = [point(VIDEO, 0, 0)]
     with Server(video, out) as server:
@@ -210,7 +212,7 @@ def test_a_mend_can_be_dropped_and_the_old_masks_are_back(video: Path, tmp_path:
         wrong = [point(VIDEO, 20, 1)]
         assert server.post("prompts", object=1, frame=20, edits=wrong)["kind"] == "prompted"
         project = server.tracked()
-        assert project["mend"] | {"at": None} == {
+        assert project["correction"] | {"at": None} == {
             "frame": 20, "first": 20, "last": 40, "reverse": False, "at": None, "rewinding": None,
         }  # fmt: skip
         assert server.get("masks/30")["kind"] == "before"
@@ -219,14 +221,14 @@ def test_a_mend_can_be_dropped_and_the_old_masks_are_back(video: Path, tmp_path:
             server.post("prompts", object=1, frame=25, edits=wrong)
         server.post("drop")
         project = server.tracked()
-        assert project["mend"] is None
+        assert project["correction"] is None
         assert edits_of(project, 1, 20) == []
         assert server.get("masks/30") == before
         server.post("track", direction="forward")
         assert server.tracked()["tracked"] == [[0, NUM_FRAMES - 1]]
     with Server(video, out) as server:  # opened again
         project = server.ready()
-        assert project["mend"] is None
+        assert project["correction"] is None
         assert edits_of(project, 1, 0) == click
         assert server.get("masks/30") == before
 

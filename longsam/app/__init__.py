@@ -1,1 +1,1 @@
-"""The page in the browser: see, prompt, track and mend a long video."""
+"""The page in the browser: see, prompt, track and correction a long video."""

@@ -22,7 +22,7 @@ PROMPTS = "prompts"
 """Masks that were painted, and the lock of the page."""
 
 NEW = "new"
-"""In the folder of a mend: its masks, until they are kept."""
+"""In the folder of a correction: its masks, until they are kept."""
 
 
 class Folder:
@@ -40,7 +40,7 @@ class Folder:
     def __init__(self, path: Path, video: str, frame_size: tuple[int, int]):
         self.path, self.video, self._frame_size = path, video, frame_size
         results.finish_correction(path)
-        check_not_link(self.mend)
+        check_not_link(self.correction)
         header, _ = read_header(path / results.INDEX)
         if header is not None and header.formats != ("rle",):
             raise ValueError(
@@ -49,61 +49,63 @@ class Folder:
             )
 
     @property
-    def mend(self) -> Path:
-        """The folder of a mend on its way: that of a correction."""
+    def correction(self) -> Path:
+        """The folder of a correction on its way: that of a correction."""
         return self.path / results.CORRECTION
 
     @property
-    def mended(self) -> Path:
-        """The masks of a mend on its way."""
-        return self.mend / NEW
+    def new_masks(self) -> Path:
+        """The masks of a correction on its way."""
+        return self.correction / NEW
 
-    def save_in(self, *, mending: bool) -> Path:
+    def save_in(self, *, correcting: bool) -> Path:
         """Where the state is saved."""
-        return (self.mend if mending else self.path) / results.STATE
+        return (self.correction if correcting else self.path) / results.STATE
 
-    def snapshots(self, *, mending: bool) -> Path:
+    def snapshots(self, *, correcting: bool) -> Path:
         """Where the state's snapshots are."""
-        return (self.mend if mending else self.path) / results.SNAPSHOTS
+        return (self.correction if correcting else self.path) / results.SNAPSHOTS
 
-    def writer(self, *, mending: bool) -> MaskWriter:
+    def writer(self, *, correcting: bool) -> MaskWriter:
         """A writer that continues after what is there."""
-        return MaskWriter(self.mended if mending else self.path, video=self.video, resume=True)
+        return MaskWriter(
+            self.new_masks if correcting else self.path, video=self.video, resume=True
+        )
 
-    def cut(self, last_frame_idx: int, *, mending: bool) -> None:
+    def cut(self, last_frame_idx: int, *, correcting: bool) -> None:
         """Drop the masks that were written after a frame; -1 drops all."""
-        with self.writer(mending=mending) as writer:
+        with self.writer(correcting=correcting) as writer:
             if len(writer):
                 dropped = writer.drop_after(last_frame_idx, keep_aside=True)
                 if dropped is not None:  # they are tracked again, with the same result
                     shutil.rmtree(dropped)
 
-    def begin_mend(self) -> None:
-        """A folder of its own for a mend, with the snapshots there are."""
-        self.drop_mend()
-        target = self.snapshots(mending=True)
+    def begin_correction(self) -> None:
+        """A folder of its own for a correction, with the snapshots there are."""
+        self.drop_correction()
+        target = self.snapshots(correcting=True)
         target.mkdir(parents=True)
-        self.mended.mkdir()
-        for path in self.snapshots(mending=False).iterdir():
+        self.new_masks.mkdir()
+        for path in self.snapshots(correcting=False).iterdir():
             if path.is_file() and not path.is_symlink():
                 try:
                     os.link(path, target / path.name)
                 except OSError:  # a file system without second names
                     shutil.copy2(path, target / path.name)
 
-    def drop_mend(self) -> None:
-        """Remove what a mend has made."""
-        if self.mend.exists():
-            shutil.rmtree(self.mend)
+    def drop_correction(self) -> None:
+        """Remove what a correction has made."""
+        if self.correction.exists():
+            shutil.rmtree(self.correction)
 
-    def keep_mend(self, record: Record) -> None:
-        """Put the masks of a mend in place; killed on the way, it can be called again."""
+    def keep_correction(self, record: Record) -> None:
+        """Put the masks of a correction in place; killed on the way, it can be called again."""
         for name in (results.INDEX, "masks.jsonl"):
-            (self.mend / name).unlink(missing_ok=True)
-        copy_frames(self.path, self.mend)
-        copy_frames(self.mended, self.mend)
-        record.write(self.mend)
-        os.rename(self.mend, self.path / results.CORRECTED)
+            (self.correction / name).unlink(missing_ok=True)
+        copy_frames(self.path, self.correction)
+        copy_frames(self.new_masks, self.correction)
+        record.write(self.correction)
+        os.rename(self.correction, self.path / results.CORRECTED)
         results.finish_correction(self.path)
 
     def note(

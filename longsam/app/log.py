@@ -9,7 +9,7 @@ A line of `prompts.jsonl` is one operation, as JSON:
     {"op": "remove", "object": 1}
     {"op": "track", "passes": [[0, 599, false]]}     first and last frame, and whether in reverse
     {"op": "stop", "done": 57}                       how many frames were tracked since
-    {"op": "mend", "frame": 120}
+    {"op": "correct", "frame": 120}
     {"op": "keep", "at": 240}                        the last frame that was tracked again
     {"op": "drop"}
 
@@ -36,7 +36,7 @@ _KEYS = {
     "remove": {"object"},
     "track": {"passes"},
     "stop": {"done"},
-    "mend": {"frame"},
+    "correct": {"frame"},
     "keep": {"at"},
     "drop": set(),
 }
@@ -105,8 +105,8 @@ class Log:
 
     def _damaged(self, why: str) -> ValueError:
         return ValueError(
-            f"{self.path}, line {len(self.operations) + 1}: {why}. Mend the line, or remove the "
-            "file: masks and objects stay, and the page no longer knows their prompts."
+            f"{self.path}, line {len(self.operations) + 1}: {why}. Correct the line, or remove "
+            "the file: masks and objects stay, and the page no longer knows their prompts."
         )
 
 

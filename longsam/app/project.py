@@ -34,7 +34,7 @@ Passes = list[list[Any]]
 
 
 @dataclass
-class Mend:
+class Correction:
     """A frame that is corrected, while the masks before are kept.
 
     Args:
@@ -79,7 +79,7 @@ class Project:
     prompts: Prompts = field(default_factory=dict)
     answers: dict[int, Answer] = field(default_factory=dict)
     left: Passes = field(default_factory=list)
-    mend: Mend | None = None
+    correction: Correction | None = None
     is_running: bool = False
     num_done: int = 0
     is_rewinding: bool = False
@@ -90,7 +90,7 @@ class Project:
         self._steps: Generator[Any, None, None] | None = None
         self._writer: MaskWriter | None = None
         self.directions: set[bool] = set()
-        self._mended: Tracked | None = None
+        self._new_masks: Tracked | None = None
         self._corrected: tuple[int, Any, Any] | None = None
         self.logs_answers = True
         self.log = Log(self.folder.path)
@@ -127,12 +127,12 @@ class Project:
 
     def masks(self, frame_idx: int) -> tuple[str, Answer]:
         """The masks of a frame, and where they come from; see the page's protocol."""
-        if self.mend is not None and self._mended is not None:
-            if frame_idx == self.mend.frame and frame_idx in self.answers:
+        if self.correction is not None and self._new_masks is not None:
+            if frame_idx == self.correction.frame and frame_idx in self.answers:
                 return "prompted", self.answers[frame_idx]
-            if frame_idx in self._mended:
-                return "tracked", self._mended.masks(frame_idx)
-            first, last = self.mend.span
+            if frame_idx in self._new_masks:
+                return "tracked", self._new_masks.masks(frame_idx)
+            first, last = self.correction.span
             if first <= frame_idx <= last and frame_idx in self.tracked:
                 return "before", self.tracked.masks(frame_idx)
         if frame_idx in self.tracked:
@@ -143,8 +143,8 @@ class Project:
 
     def refresh(self) -> list[int]:
         """Take up the masks that have been written since; gives their frames."""
-        if self.mend is not None and self._mended is not None:
-            return self._mended.refresh()
+        if self.correction is not None and self._new_masks is not None:
+            return self._new_masks.refresh()
         return self.tracked.refresh()
 
     # Prompts and objects ----------------------------------------------------------------------
@@ -159,8 +159,8 @@ class Project:
                 self.apply_remove(operation["object"])
             elif name == "track":
                 self.apply_track(operation["passes"])
-            elif name == "mend":
-                self.open_mend(operation["frame"])
+            elif name == "correct":
+                self.open_correction(operation["frame"])
             elif name == "keep":
                 self.apply_keep()
             elif name == "drop":
@@ -184,7 +184,7 @@ class Project:
             self.answers.pop(frame_idx, None)
             self._corrected = None
         else:
-            shown = obj_ids if self.mend is not None else own
+            shown = obj_ids if self.correction is not None else own
             answer = prompting.answer(self.predictor, self.state, frame_idx, obj_ids, logits, shown)
             self._corrected = (frame_idx, obj_ids, logits)
             self.answers[frame_idx] = answer
@@ -219,18 +219,20 @@ class Project:
             return
         begin, last, reverse = self.left[0]
         before = begin + (1 if reverse else -1)
-        is_tracked = before in self.tracked or (self._mended is not None and before in self._mended)
+        is_tracked = before in self.tracked or (
+            self._new_masks is not None and before in self._new_masks
+        )
         if is_tracked and before != self.state.last_frame_idx:
             self._rewind(before)
         if self._writer is None:
-            self._writer = self.folder.writer(mending=self.mend is not None)
+            self._writer = self.folder.writer(correcting=self.correction is not None)
         self._steps = self.predictor.propagate_in_video(
             self.state,
             begin,
             abs(last - begin),
             reverse,
             autosave=Autosave(
-                self.folder.save_in(mending=self.mend is not None),
+                self.folder.save_in(correcting=self.correction is not None),
                 every=SAVE_EVERY,
                 before_save=self._before_save,
             ),
@@ -238,7 +240,10 @@ class Project:
         )
 
     def track_frame(self) -> int | None:
-        """Track one frame of the passes that run; None once they are over. A mend stays open."""
+        """Track one frame of the passes that run; None once they are over.
+
+        A correction stays open.
+        """
         if not self.is_running:
             return None
         if self._steps is None:
@@ -250,14 +255,14 @@ class Project:
                 self._write(frame_idx, obj_ids, logits)
                 self.left[0][0] = frame_idx + (-1 if self.left[0][2] else 1)
                 self.num_done += 1
-                if self.mend is not None:
-                    self.mend.at = frame_idx
+                if self.correction is not None:
+                    self.correction.at = frame_idx
                 return int(frame_idx)
             self._steps = None
             self.left.pop(0)
             self._open_pass()
         self.end_pass()
-        if self.mend is None:
+        if self.correction is None:
             self._note_record(is_finished=True)
         return None
 
@@ -279,7 +284,7 @@ class Project:
 
     def _write(self, frame_idx: int, obj_ids: Any, logits: Any) -> None:
         if self._writer is None:
-            self._writer = self.folder.writer(mending=self.mend is not None)
+            self._writer = self.folder.writer(correcting=self.correction is not None)
         scores = None
         with suppress(ValueError):
             scores = self.predictor.scores(self.state, frame_idx)
@@ -289,11 +294,11 @@ class Project:
 
     def _write_answer(self) -> None:
         """The masks of the corrected frame are those that its prompts gave."""
-        if self.mend is None or self.mend.at is not None or self._corrected is None:
+        if self.correction is None or self.correction.at is not None or self._corrected is None:
             return
-        if self._corrected[0] == self.mend.frame:
+        if self._corrected[0] == self.correction.frame:
             self._write(*self._corrected)
-            self.mend.at = self.mend.frame
+            self.correction.at = self.correction.frame
 
     def _close_writer(self) -> None:
         if self._writer is not None:
@@ -312,58 +317,58 @@ class Project:
 
     # Corrections ------------------------------------------------------------------------------
 
-    def open_mend(self, frame_idx: int) -> None:
+    def open_correction(self, frame_idx: int) -> None:
         left = [list(one) for one in self.left]
-        self.folder.begin_mend()
-        self.load(mending=True, save=self.folder.save_in(mending=False))
-        self.note_mend(frame_idx, left)
+        self.folder.begin_correction()
+        self.load(correcting=True, save=self.folder.save_in(correcting=False))
+        self.note_correction(frame_idx, left)
         self._rewind(frame_idx)
 
-    def note_mend(self, frame_idx: int, left: Passes) -> None:
+    def note_correction(self, frame_idx: int, left: Passes) -> None:
         reverse = self.tracked.is_reverse(frame_idx)
         last = self.tracked.end_of_span(frame_idx, reverse=reverse)
         prompts = {key: list(edits) for key, edits in self.prompts.items()}
-        self.mend = Mend(frame_idx, last, reverse, prompts, left)
-        self._mended = Tracked(self.folder.mended, self.num_frames)
+        self.correction = Correction(frame_idx, last, reverse, prompts, left)
+        self._new_masks = Tracked(self.folder.new_masks, self.num_frames)
         self.left, self._corrected = [], None
 
-    def continue_mend(self) -> None:
-        """Take up the masks of a mend that a crash has interrupted."""
-        assert self.mend is not None
-        assert self._mended is not None
-        frames = self._mended.refresh()
-        self.mend.at = frames[-1] if frames else None
+    def continue_correction(self) -> None:
+        """Take up the masks of a correction that a crash has interrupted."""
+        assert self.correction is not None
+        assert self._new_masks is not None
+        frames = self._new_masks.refresh()
+        self.correction.at = frames[-1] if frames else None
 
     def apply_keep(self) -> None:
-        assert self.mend is not None
-        assert self._mended is not None
-        mend = self.mend
+        assert self.correction is not None
+        assert self._new_masks is not None
+        correction = self.correction
         self.tell("keeping the new masks")
         self._close_writer()
-        self._mended.refresh()
-        if not any(self._mended.spans()):  # nothing is new
+        self._new_masks.refresh()
+        if not any(self._new_masks.spans()):  # nothing is new
             self.apply_drop()
             return
-        self.left = mend.left_before
+        self.left = correction.left_before
         self.save()
         self.state.close()
-        self.folder.keep_mend(self._record(is_finished=not self.left))
-        self.mend = self._mended = None
-        self.answers.pop(mend.frame, None)
-        self.load(mending=False)
+        self.folder.keep_correction(self._record(is_finished=not self.left))
+        self.correction = self._new_masks = None
+        self.answers.pop(correction.frame, None)
+        self.load(correcting=False)
         self.read_tracked()
         self.tell(None)
 
     def apply_drop(self) -> None:
-        mend, self.mend, self._mended = self.mend, None, None
+        correction, self.correction, self._new_masks = self.correction, None, None
         self._close_writer()
         self.state.close()
-        self.folder.drop_mend()
-        self.load(mending=False)
-        if mend is not None:
-            self.left = mend.left_before
-            self.answers.pop(mend.frame, None)
-            self.prompts = mend.prompts_before
+        self.folder.drop_correction()
+        self.load(correcting=False)
+        if correction is not None:
+            self.left = correction.left_before
+            self.answers.pop(correction.frame, None)
+            self.prompts = correction.prompts_before
         self._corrected = None
         self.tell(None)
 
@@ -371,14 +376,16 @@ class Project:
 
     def save_if_needed(self) -> None:
         """Save the state, if what was done since would have to be done again."""
-        is_answered = self.mend is not None and self.mend.at is None  # is not in a save
+        is_answered = self.correction is not None and self.correction.at is None  # is not in a save
         if self.needs_save and not self.is_running and not is_answered:
             self.save()
 
     def save(self) -> None:
         self.tell("saving")
         self._before_save()
-        self.predictor.save_state(self.state, self.folder.save_in(mending=self.mend is not None))
+        self.predictor.save_state(
+            self.state, self.folder.save_in(correcting=self.correction is not None)
+        )
         self.needs_save = False
         self.tell(None)
 
@@ -390,11 +397,11 @@ class Project:
             "left": [list(one) for one in self.left if not is_over(one)],
             "done": self.num_done,
             "directions": sorted(self.directions),
-            "before": [] if self.mend is None else self.mend.left_before,
+            "before": [] if self.correction is None else self.correction.left_before,
         }
 
     def _note_record(self, *, is_finished: bool) -> None:
-        if self.mend is None:
+        if self.correction is None:
             self.record = self._record(is_finished=is_finished)
             self.record.write(self.folder.path)
 
@@ -404,11 +411,11 @@ class Project:
             self.record, prompts, directions=self.directions, is_finished=is_finished
         )
 
-    def load(self, *, mending: bool, save: Path | None = None) -> dict[str, Any] | None:
+    def load(self, *, correcting: bool, save: Path | None = None) -> dict[str, Any] | None:
         """Open the state from its save; gives what was noted in it."""
         if hasattr(self, "state"):
             self.state.close()
-        save = save or self.folder.save_in(mending=mending)
+        save = save or self.folder.save_in(correcting=correcting)
         if not save.exists():
             self.state = self.predictor.init_state(
                 self.folder.video,
@@ -417,13 +424,13 @@ class Project:
                 memory_window=self.record.memory_window,
                 snapshots=Snapshots(
                     SNAPSHOTS_EVERY,
-                    folder=self.folder.snapshots(mending=False),
+                    folder=self.folder.snapshots(correcting=False),
                     max_bytes=SNAPSHOT_BYTES,
                 ),
             )
             return None
         self.state = self.predictor.load_state(
-            save, self.folder.video, snapshots=self.folder.snapshots(mending=mending)
+            save, self.folder.video, snapshots=self.folder.snapshots(correcting=correcting)
         )
         noted = self.state.extras.get("app")
         return noted if isinstance(noted, dict) else {}

@@ -17,26 +17,26 @@ def reopen(run: Project) -> None:
         ValueError: The folder holds something else, or is damaged.
     """
     operations = run.log.operations
-    mend = _open_mend(operations)
-    save = run.folder.save_in(mending=True)
-    is_mending = mend is not None and save.exists()
-    if not is_mending and run.folder.mend.exists():
-        if not run.folder.mended.exists():
+    correction = _open_correction(operations)
+    save = run.folder.save_in(correcting=True)
+    is_correcting = correction is not None and save.exists()
+    if not is_correcting and run.folder.correction.exists():
+        if not run.folder.new_masks.exists():
             raise ValueError(
-                f"{run.folder.mend} holds a correction that was stopped; `longsam correct "
+                f"{run.folder.correction} holds a correction that was stopped; `longsam correct "
                 f"{run.folder.path} --resume` continues it, --overwrite drops it."
             )
-        run.folder.drop_mend()
-    noted = run.load(mending=is_mending)
+        run.folder.drop_correction()
+    noted = run.load(correcting=is_correcting)
     num_done = len(operations)
     if noted is None:
         num_done = 0
     elif "log" in noted:
         num_done = min(int(noted["log"]), num_done)
     if noted is not None:
-        run.folder.cut(run.state.last_frame_idx, mending=is_mending)
+        run.folder.cut(run.state.last_frame_idx, correcting=is_correcting)
     else:
-        run.folder.cut(-1, mending=False)
+        run.folder.cut(-1, correcting=False)
     run.read_tracked()
     if not operations and run.record.prompts:
         run.prompts = _prompts_of(run.record)
@@ -53,15 +53,15 @@ def reopen(run: Project) -> None:
         at = run.state.last_frame_idx + (-1 if reverse else 1)
         run.left = [[at, 0 if reverse else run.num_frames - 1, reverse]]
     run.left = [one for one in run.left if not is_over(one)]
-    if is_mending and run.mend is not None:
-        run.mend.left_before = [list(one) for one in (noted or {}).get("before", [])]
-        run.continue_mend()
+    if is_correcting and run.correction is not None:
+        run.correction.left_before = [list(one) for one in (noted or {}).get("before", [])]
+        run.continue_correction()
     run.is_running = is_running and bool(run.left)
     _again(run, operations[num_done:])
 
 
 def _again(run: Project, operations: list[Operation | None]) -> None:
-    """Do what the save does not have; mends that were dropped are left out."""
+    """Do what the save does not have; corrections that were dropped are left out."""
     is_dropped = False
     for number, operation in enumerate(operations):
         following = operations[number + 1 : number + 2]
@@ -70,7 +70,7 @@ def _again(run: Project, operations: list[Operation | None]) -> None:
         )
         if operation is None or operation["op"] == "answer":
             continue
-        if operation["op"] == "mend":
+        if operation["op"] == "correct":
             is_dropped = _closing(operations[number:]) == "drop"
         if is_dropped:
             is_dropped = operation["op"] != "drop"
@@ -101,27 +101,27 @@ def _note(run: Project, operation: Operation) -> None:
     elif name == "remove":
         for key in [key for key in run.prompts if key[0] == operation["object"]]:
             del run.prompts[key]
-    elif name == "mend":
-        run.note_mend(operation["frame"], [])
-    elif name in ("keep", "drop") and run.mend is not None:
+    elif name == "correct":
+        run.note_correction(operation["frame"], [])
+    elif name in ("keep", "drop") and run.correction is not None:
         if name == "drop":
-            run.prompts = run.mend.prompts_before
-        run.answers.pop(run.mend.frame, None)
-        run.mend = None
+            run.prompts = run.correction.prompts_before
+        run.answers.pop(run.correction.frame, None)
+        run.correction = None
 
 
-def _open_mend(operations: list[Operation | None]) -> int | None:
-    """Where the mend that is neither kept nor dropped begins."""
+def _open_correction(operations: list[Operation | None]) -> int | None:
+    """Where the correction that is neither kept nor dropped begins."""
     for number, operation in reversed(list(enumerate(operations))):
         if operation is not None and operation["op"] in ("keep", "drop"):
             return None
-        if operation is not None and operation["op"] == "mend":
+        if operation is not None and operation["op"] == "correct":
             return number
     return None
 
 
 def _closing(operations: list[Operation | None]) -> str | None:
-    """How the mend that comes first is ended."""
+    """How the correction that comes first is ended."""
     names = (one["op"] for one in operations if one is not None)
     return next((name for name in names if name in ("keep", "drop")), None)
 

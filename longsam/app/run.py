@@ -36,15 +36,15 @@ class Run(Project):
         if not edits:
             self._check_can_clear(obj_id, frame_idx)
         self.pause()
-        if self.mend is not None and frame_idx != self.mend.frame:
-            first, last = self.mend.span
+        if self.correction is not None and frame_idx != self.correction.frame:
+            first, last = self.correction.span
             if first <= frame_idx <= last or frame_idx in self.tracked:
                 raise ConflictError(
-                    f"frame {self.mend.frame} is being corrected. Track on from there, or drop the "
-                    "correction, before another frame that was tracked is prompted."
+                    f"frame {self.correction.frame} is being corrected. Track on from there, or "
+                    "drop the correction, before another frame that was tracked is prompted."
                 )
-        elif self.mend is None and frame_idx in self.tracked:
-            self.begin_mend(frame_idx)
+        elif self.correction is None and frame_idx in self.tracked:
+            self.begin_correction(frame_idx)
         self.log.append({"op": "prompts", "object": obj_id, "frame": frame_idx, "edits": edits})
         self.apply_prompts(obj_id, frame_idx, edits)
         return self.masks(frame_idx)
@@ -58,7 +58,7 @@ class Run(Project):
         """
         if obj_id not in self.state.obj_ids:
             raise ValueError(f"there is no object {obj_id}; there are {self.state.obj_ids}.")
-        if self.mend is not None:
+        if self.correction is not None:
             raise ConflictError("keep the correction, or drop it, before an object is removed.")
         self.pause()
         self.log.append({"op": "remove", "object": obj_id})
@@ -74,7 +74,7 @@ class Run(Project):
         """
         if to in self.objects():
             raise ValueError(f"there is an object {to} already.")
-        if obj_id in self.tracked.obj_ids or self.mend is not None:
+        if obj_id in self.tracked.obj_ids or self.correction is not None:
             raise ConflictError(f"object {obj_id} has been tracked under this name, so it stays.")
         own = {frame: edits for (name, frame), edits in self.prompts.items() if name == obj_id}
         color = self.colors.get(obj_id)
@@ -102,10 +102,10 @@ class Run(Project):
         if not self.prompts:
             raise ValueError("there is no object yet: click on one first.")
         self.pause()
-        if self.mend is None and start is not None and start in self.tracked:
-            self.begin_mend(start)
-        if self.mend is not None:
-            self._begin([self._mend_pass()])
+        if self.correction is None and start is not None and start in self.tracked:
+            self.begin_correction(start)
+        if self.correction is not None:
+            self._begin([self._correction_pass()])
             return
         passes = self._passes(direction, start, end)
         if not passes:
@@ -116,14 +116,14 @@ class Run(Project):
         self._begin(passes)
 
     def resume(self) -> None:
-        """Continue where it was left off, or track on from a mend.
+        """Continue where it was left off, or track on from a correction.
 
         Raises:
             ValueError: Nothing was left off.
         """
         self.pause()
-        if self.mend is not None:
-            self._begin([self._mend_pass()])
+        if self.correction is not None:
+            self._begin([self._correction_pass()])
         elif self.left:
             self._begin([list(one) for one in self.left])
         else:
@@ -132,13 +132,13 @@ class Run(Project):
     def step(self) -> int | None:
         """Track one frame; None once all passes are over."""
         frame_idx = self.track_frame()
-        if frame_idx is None and not self.is_running and self.mend is not None:
+        if frame_idx is None and not self.is_running and self.correction is not None:
             self.keep()
             if self.left:
                 self._begin([list(one) for one in self.left])
         return frame_idx
 
-    def begin_mend(self, frame_idx: int) -> None:
+    def begin_correction(self, frame_idx: int) -> None:
         """Go back to a frame that was tracked.
 
         Raises:
@@ -146,34 +146,34 @@ class Run(Project):
         """
         self.pause()
         self.save()
-        self.log.append({"op": "mend", "frame": frame_idx})
+        self.log.append({"op": "correct", "frame": frame_idx})
         try:
-            self.open_mend(frame_idx)
+            self.open_correction(frame_idx)
         except (ValueError, OSError):
             self.log.append({"op": "drop"})
             self.apply_drop()
             raise
 
     def keep(self) -> None:
-        """Let the masks of a mend replace those before, as far as there are any.
+        """Let the masks of a correction replace those before, as far as there are any.
 
         Raises:
-            ConflictError: There is no mend.
+            ConflictError: There is no correction.
         """
-        if self.mend is None:
+        if self.correction is None:
             raise ConflictError("no frame is being corrected.")
         self.pause()
         self._write_answer()
-        self.log.append({"op": "keep", "at": self.mend.at})
+        self.log.append({"op": "keep", "at": self.correction.at})
         self.apply_keep()
 
     def drop(self) -> None:
-        """Forget a mend: masks and prompts are as they were before.
+        """Forget a correction: masks and prompts are as they were before.
 
         Raises:
-            ConflictError: There is no mend.
+            ConflictError: There is no correction.
         """
-        if self.mend is None:
+        if self.correction is None:
             raise ConflictError("no frame is being corrected.")
         self.pause()
         self.log.append({"op": "drop"})
@@ -214,16 +214,16 @@ class Run(Project):
             passes.append([begin, last, True])
         return [one for one in passes if not is_over(one)]
 
-    def _mend_pass(self) -> list[Any]:
-        """What is left of the mend."""
-        assert self.mend is not None
-        step = -1 if self.mend.reverse else 1
-        if self.mend.at is not None:
-            begin = self.mend.at + step
+    def _correction_pass(self) -> list[Any]:
+        """What is left of the correction."""
+        assert self.correction is not None
+        step = -1 if self.correction.reverse else 1
+        if self.correction.at is not None:
+            begin = self.correction.at + step
         else:
-            is_prompted = any(frame == self.mend.frame for _, frame in self.prompts)
-            begin = self.mend.frame + (step if is_prompted else 0)
-        return [begin, self.mend.last, self.mend.reverse]
+            is_prompted = any(frame == self.correction.frame for _, frame in self.prompts)
+            begin = self.correction.frame + (step if is_prompted else 0)
+        return [begin, self.correction.last, self.correction.reverse]
 
     def _begin(self, passes: Passes) -> None:
         self.log.append({"op": "track", "passes": [list(one) for one in passes]})

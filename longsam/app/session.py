@@ -164,13 +164,13 @@ class Session:
     def prompt(self, obj_id: int | str, frame_idx: int, edits: list[Event]) -> Event:
         """See `Run.prompt`; gives what `masks` gives."""
         run = self.run()
-        was_mending = run.mend is not None
+        was_correcting = run.correction is not None
         try:
             run.prompt(obj_id, frame_idx, edits)
         finally:
             self._note_pass()
             self.tell_project()
-        if was_mending or run.mend is not None:
+        if was_correcting or run.correction is not None:
             self._spans = None
         return self.masks(frame_idx)
 
@@ -240,7 +240,7 @@ class Session:
         event: Event = {
             "type": "project", "video": self._video if run is not None else None,
             "model": model, "busy": self._busy, "folder": "", "objects": [], "prompts": [],
-            "tracked": [], "tracking": None, "unfinished": None, "mend": None, "spans": None,
+            "tracked": [], "tracking": None, "unfinished": None, "correction": None, "spans": None,
             "exports": [], "log_size": 0,
         }  # fmt: skip
         if run is None:
@@ -263,7 +263,7 @@ class Session:
             "tracked": run.tracked.spans(),
             "tracking": self._tracking(),
             "unfinished": _unfinished(run),
-            "mend": _mend(run),
+            "correction": _correction(run),
             "spans": None if self._spans is None else [_span(span) for span in self._spans],
             "exports": [] if self._exports is None else self._exports.listed(),
             "log_size": len(run.log),
@@ -316,12 +316,12 @@ class Session:
 
     def _track(self) -> None:
         run = self.run()
-        was_mending = run.mend is not None
+        was_correcting = run.correction is not None
         frame_idx = run.step()
         now = time.perf_counter()
         if frame_idx is not None:
             self._times.append(now)
-        if not run.is_running or was_mending != (run.mend is not None):
+        if not run.is_running or was_correcting != (run.correction is not None):
             self._spans = None
             self._note_pass()
             self.tell_project()
@@ -329,7 +329,7 @@ class Session:
             self._told_at = now
             self._refresh()
             span, self._changed = self._changed, None
-            progress = {"tracking": self._tracking(), "mend": _mend(run)}
+            progress = {"tracking": self._tracking(), "correction": _correction(run)}
             self.latest = self.latest | progress | {"tracked": run.tracked.spans()}
             self._on_event({"type": "progress", "tracked": span, "changed": span} | progress)
 
@@ -374,8 +374,8 @@ class Session:
         """Something takes long, or is over. Also called by the thread of an export."""
         if busy != self._busy:
             self._busy = busy
-            mend = None if self._run is None else _mend(self._run)
-            self.latest = self.latest | {"busy": busy, "mend": mend}
+            correction = None if self._run is None else _correction(self._run)
+            self.latest = self.latest | {"busy": busy, "correction": correction}
             self._on_event(self.latest)
 
     def _message(self, level: str, text: str) -> None:
@@ -414,16 +414,16 @@ def _unfinished(run: Run) -> Event | None:
     return {"next": at, "end": end, "reverse": reverse}
 
 
-def _mend(run: Run) -> Event | None:
-    if run.mend is None:
+def _correction(run: Run) -> Event | None:
+    if run.correction is None:
         return None
-    first, last = run.mend.span
+    first, last = run.correction.span
     return {
-        "frame": run.mend.frame,
+        "frame": run.correction.frame,
         "first": first,
         "last": last,
-        "reverse": run.mend.reverse,
-        "at": run.mend.at,
+        "reverse": run.correction.reverse,
+        "at": run.correction.at,
         "rewinding": 0.0 if run.is_rewinding else None,
     }
 

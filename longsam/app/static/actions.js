@@ -50,11 +50,11 @@ export const frameOf = (text) => (/^\s*\d+\s*$/.test(text) ? Number(text) : null
 /** Whether Track goes on with the pass that was paused. */
 export const continues = () => !!state.project?.unfinished && !state.setAside;
 
-/** Go on with a mend or a paused pass, or start the pass that is set up in the panel. */
+/** Continue a correction or a paused pass, or start the pass that is set up in the panel. */
 export function track() {
   const { project } = state;
   if (!project?.video || project.tracking) return;
-  if (project.mend || continues()) return command("track", { resume: true });
+  if (project.correction || continues()) return command("track", { resume: true });
   const until = byId("until", HTMLInputElement).value;
   const end = frameOf(until);
   if (until.trim() && end === null) return say("error", `"${until}" is no frame number. Leave it empty for the end.`);
@@ -68,9 +68,9 @@ export async function stop() {
   state.setAside = true;
   emit("progress", {});
 }
-export async function dropMend() {
-  const yes = await ask("Drop the mend and keep the masks from before it?", "Keep the old masks");
-  if (yes && state.project?.mend) command("drop", {});
+export async function dropCorrection() {
+  const yes = await ask("Drop the correction and keep the masks from before it?", "Keep the old masks");
+  if (yes && state.project?.correction) command("drop", {});
 }
 
 /** @param {number[]} frames Ascending. @param {1 | -1} step @param {string} what */

@@ -32,7 +32,7 @@ const KEYS = [
   [["["], "[", "smaller brush", () => resizeBrush(1 / 1.25)],
   [["]"], "]", "larger brush", () => resizeBrush(1.25)],
   [["t"], "T", "track, continue, track on from here", actions.track],
-  [["Escape"], "Esc", "stop tracking; leave the tool; drop the mend", escape],
+  [["Escape"], "Esc", "stop tracking; leave the tool; drop the correction", escape],
   [["."], ".", "next flagged moment", () => actions.jumpToFlag(1)],
   [[","], ",", "previous flagged moment", () => actions.jumpToFlag(-1)],
   [["0"], "0", "the whole frame", fit],
@@ -54,7 +54,7 @@ function escape() {
   if (cancel()) return;
   if (project?.tracking && project.control) return actions.pause();
   if (state.tool !== "point") return setTool("point");
-  if (project?.mend && project.control) return actions.dropMend();
+  if (project?.correction && project.control) return actions.dropCorrection();
 }
 function switchFocus() {
   if (document.activeElement === canvas || document.activeElement === document.body) byId("new", HTMLElement).focus();

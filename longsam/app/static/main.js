@@ -21,8 +21,8 @@ function onEvent(/** @type {any} */ event) {
   }
   if (event.type === "project") {
     const other = event.video?.name !== state.project?.video?.name;
-    const { log_size, objects, mend, tracked } = event;
-    const now = JSON.stringify([log_size, objects, mend && [mend.frame, mend.at], tracked]);
+    const { log_size, objects, correction, tracked } = event;
+    const now = JSON.stringify([log_size, objects, correction && [correction.frame, correction.at], tracked]);
     if (now !== before || other) forget(0, Infinity);
     before = now;
     if (other) Object.assign(state, { fresh: [], selected: null, setAside: false });

@@ -31,8 +31,8 @@ const step = (/** @type {number} */ by) => () => player.goTo(state.frame + by);
 const BUTTONS = {
   fit, new: s.newObject, clear: clearPrompts, keys: showHelp, "hide-all": hideAll,
   undo: () => undo(player.goTo), redo: () => redo(player.goTo), take: () => command("control", {}),
-  track: actions.track, "mend-track": actions.track, pause: actions.pause, stop: actions.stop,
-  "mend-keep": () => command("keep", {}), "mend-drop": actions.dropMend,
+  track: actions.track, "correction-track": actions.track, pause: actions.pause, stop: actions.stop,
+  "correction-keep": () => command("keep", {}), "correction-drop": actions.dropCorrection,
   play: player.togglePlay, back1: step(-1), back10: step(-10), on1: step(1), on10: step(10),
   "prompt-before": () => actions.jumpToPrompt(-1), "prompt-next": () => actions.jumpToPrompt(1),
   "flag-before": () => actions.jumpToFlag(-1), "flag-next": () => actions.jumpToFlag(1),
@@ -190,17 +190,17 @@ function exportList({ exports, control, tracked, busy }) {
   }));
 }
 
-/** The pass and the mend: what runs, what can be started. */
+/** The pass and the correction: what runs, what can be started. */
 function passes() {
   const { project } = state;
   if (!project) return;
-  const { tracking, mend, unfinished, control, tracked } = project;
+  const { tracking, correction, unfinished, control, tracked } = project;
   const ready = control && !!project.video && project.model.state === "ready";
   const goesOn = actions.continues();
-  show("track", !tracking, mend ? "Track on from here" : goesOn ? `Continue to frame ${unfinished?.end}` : "Track");
-  enable("track", ready && (project.prompts.length > 0 || !!mend));
+  show("track", !tracking, correction ? "Track on from here" : goesOn ? `Continue to frame ${unfinished?.end}` : "Track");
+  enable("track", ready && (project.prompts.length > 0 || !!correction));
   show("pause", !!tracking);
-  show("stop", !!tracking || (!mend && goesOn));
+  show("stop", !!tracking || (!correction && goesOn));
   for (const id of ["pause", "stop"]) enable(id, control);
   show("track-progress", !!tracking);
   if (tracking) {
@@ -214,20 +214,20 @@ function passes() {
     const paused = unfinished ? `The pass stopped before frame ${unfinished.next}. ` : "";
     write("track-text", `${paused}${frames ? `${frames} frames have masks.` : ""}`);
   }
-  show("mend", !!mend);
-  if (!mend) return;
-  const { frame, first, last, reverse, at: made, rewinding } = mend;
+  show("correction", !!correction);
+  if (!correction) return;
+  const { frame, first, last, reverse, at: made, rewinding } = correction;
   const [done, total] = [made === null ? 0 : reverse ? last - made + 1 : made - first + 1, last - first + 1];
-  const bar = s.byId("mend-progress", HTMLProgressElement);
+  const bar = s.byId("correction-progress", HTMLProgressElement);
   bar.value = rewinding ?? done / total;
   if (rewinding === 0) bar.removeAttribute("value"); // it moves, but does not say how far it is
   const anew = `Mending: frames ${first} to ${last} are made anew, ${done} of ${total}.`;
   const [from, to] = reverse ? [first, (made ?? frame) - 1] : [(made ?? frame) + 1, last];
   const corrected = `Frame ${frame} is corrected. Frames ${from} to ${to} have the masks from before.`;
-  write("mend-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? anew : corrected);
-  enable("mend-track", ready && rewinding === null && !tracking);
-  enable("mend-keep", control && rewinding === null);
-  enable("mend-drop", control);
+  write("correction-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? anew : corrected);
+  enable("correction-track", ready && rewinding === null && !tracking);
+  enable("correction-keep", control && rewinding === null);
+  enable("correction-drop", control);
 }
 
 on(["frame", "shown", "masks"], position);

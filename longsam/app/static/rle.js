@@ -93,7 +93,7 @@ export function hit(cut, x, y) {
 
 /** The picture of a mask: filled, with an outline inside of its edge.
  * @param {Cut} cut @param {readonly [number, number, number]} color
- * @param {boolean} hatched Stripes in place of a fill: masks from before a mend.
+ * @param {boolean} hatched Stripes in place of a fill: masks from before a correction.
  * @param {number} thick Of the outline, in pixels of the video. */
 export function paint({ x, y, width, height, mask }, [red, green, blue], hatched, thick) {
   const image = new ImageData(width, height);

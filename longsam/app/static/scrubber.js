@@ -38,7 +38,7 @@ function draw() {
   };
   mark("#0c0e10", 0, numFrames(), 0, 1);
   for (const [first, last] of project?.tracked ?? []) mark("#3c6b4c", first, last, 0.3, 0.4);
-  if (project?.mend) mark("#8a6d2f", project.mend.first, project.mend.last, 0.3, 0.4);
+  if (project?.correction) mark("#8a6d2f", project.correction.first, project.correction.last, 0.3, 0.4);
   for (const { first, last } of project?.spans ?? []) mark("#ff5d73", first, last, 0, 0.22);
   for (const frame of promptFrames()) mark("#fff", frame, frame, 0.78, 0.22);
   if (project?.tracking) mark("#8fe0a8", project.tracking.frame, project.tracking.frame, 0.2, 0.6);

@@ -100,7 +100,7 @@ export function setProject(/** @type {import("./types.js").Project} */ project) 
 export function setProgress(/** @type {import("./types.js").Progress} */ progress) {
   const { project } = state;
   if (!project) return;
-  Object.assign(project, { tracking: progress.tracking, mend: progress.mend });
+  Object.assign(project, { tracking: progress.tracking, correction: progress.correction });
   if (progress.tracking) state.setAside = false;
   if (progress.tracked) project.tracked = joined(project.tracked, progress.tracked);
   emit("progress", progress);

@@ -155,14 +155,14 @@ const hatch = (() => {
   return /** @type {CanvasPattern} */ (context.createPattern(tile, "repeat"));
 })();
 
-/** Frames whose masks are from before the mend. @param {number} bottom */
+/** Frames whose masks are from before the correction. @param {number} bottom */
 function drawMend(bottom) {
-  const mend = state.project?.mend;
-  if (!mend) return;
-  const at = mend.at ?? mend.frame;
-  if (mend.reverse) bar(hatch, mend.first, Math.min(mend.last, at - 1), RULER, bottom - RULER);
-  else bar(hatch, Math.max(mend.first, at + 1), mend.last, RULER, bottom - RULER);
-  bar("#fff", mend.frame, mend.frame, RULER, bottom - RULER);
+  const correction = state.project?.correction;
+  if (!correction) return;
+  const at = correction.at ?? correction.frame;
+  if (correction.reverse) bar(hatch, correction.first, Math.min(correction.last, at - 1), RULER, bottom - RULER);
+  else bar(hatch, Math.max(correction.first, at + 1), correction.last, RULER, bottom - RULER);
+  bar("#fff", correction.frame, correction.frame, RULER, bottom - RULER);
 }
 
 function collectMarks() {

@@ -15,16 +15,16 @@
  * @typedef {{frame: number, start: number, end: number, reverse: boolean, done: number, total: number,
  *   fps: number | null, seconds_left: number | null}} Tracking
  * @typedef {{frame: number, first: number, last: number, reverse: boolean, at: number | null,
- *   rewinding: number | null}} Mend
+ *   rewinding: number | null}} Correction
  * @typedef {{object: ObjectId, first: number, last: number, reasons: string[]}} Span
  * @typedef {[number, number]} Range  first and last frame, inclusive
  * @typedef {{
  *   video: Video | null, videos?: string[] | null, folder: string,
  *   model: {name: string, state: "loading" | "ready" | "failed", error: string | null},
  *   control: boolean, objects: Thing[], prompts: Prompt[], tracked: Range[], tracking: Tracking | null,
- *   unfinished: {next: number, end: number, reverse: boolean} | null, mend: Mend | null,
+ *   unfinished: {next: number, end: number, reverse: boolean} | null, correction: Correction | null,
  *   busy: string | null, spans: Span[] | null,
  *   exports: {name: string, about: string, files: string[] | null}[], log_size: number}} Project
- * @typedef {{tracking: Tracking | null, mend: Mend | null, tracked?: Range, changed?: Range}} Progress
+ * @typedef {{tracking: Tracking | null, correction: Correction | null, tracked?: Range, changed?: Range}} Progress
  */
 export {};
