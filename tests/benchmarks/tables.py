@@ -237,6 +237,36 @@ def writers() -> str:
 
 
 @measured
+def page() -> str:
+    found = numbers("page")
+    frames, click, slow, timeline = (
+        found[name] for name in ("frames", "click", "slow", "timeline")
+    )  # fmt: skip
+
+    def times(of: dict[str, float]) -> tuple[str, str]:
+        return f"{of['median']:.0f} ms", f"{of['p95']:.0f} ms"
+
+    rows = [
+        ("the next frame", *times(frames["next_ms"])),
+        ("the previous frame", *times(frames["previous_ms"])),
+        ("a jump, until a key frame near it shows", *times(frames["jump_to_near_ms"])),
+        ("a jump, until the frame itself shows", *times(frames["jump_to_exact_ms"])),
+        ("a click's mask, on a frame that has rested", *times(click["rested_ms"])),
+        ("a click's mask, right after a jump", *times(click["at_once_ms"])),
+        ("the next frame, over 80 ms and 20 Mbit/s", *times(slow["next_ms"])),
+        ("the timeline of 200,000 frames and 20 objects: between two pictures while it moves",
+         *times(timeline["frame_interval_ms"])),
+        ("the same: its own drawing", *times(timeline["script_ms"])),
+    ]  # fmt: skip
+    return (
+        table(("what", "median", "95 % are below"), rows)
+        + "\n\nAn hour of 1080p, H.264 with a key frame each 250, no pass running, the testing "
+        + "model, a real browser on the same two cores "
+        + f"({source('page')})."
+    )
+
+
+@measured
 def long_folders() -> str:
     found = numbers("writers")["resume"]
     return (
