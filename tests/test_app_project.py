@@ -198,6 +198,7 @@ def test_killed_twenty_times_it_continues_where_it_was(
         check_masks(out, expected)
 
 
+@pytest.mark.slow
 def test_a_correction_can_be_dropped_and_the_old_masks_are_back(
     video: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +255,7 @@ def test_undo_gives_the_mask_that_was_there(video: Path, tmp_path: Path) -> None
         assert server.tracked()["objects"] == []
 
 
+@pytest.mark.slow
 def test_a_prompt_pauses_the_pass_and_only_track_continues_it(video: Path, tmp_path: Path) -> None:
     with Server(video, tmp_path) as server:
         server.ready()
@@ -269,6 +271,7 @@ def test_a_prompt_pauses_the_pass_and_only_track_continues_it(video: Path, tmp_p
     assert MaskFolder(tmp_path).obj_ids(far) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_log_of_somebody_elses_is_checked(video: Path, tmp_path: Path) -> None:
     for line in (b"[1]\n", b'{"op": "remove"}\n', b"\xff\n", b'{"op":"prompts","object":1,"frame":'
                  b'0,"edits":[{"kind":"mask","counts":"0","file":"/etc/passwd"}]}\n'):  # fmt: skip

@@ -25,7 +25,8 @@ AHEAD = 24
 """Frames that are made ready in forward travel: a second of most videos."""
 
 BLOCK = 48
-"""Frames that are made ready at once in reverse, where each block decodes from a key frame."""
+"""Frames that are made ready at once in reverse, where each block decodes from a key frame. Up to
+twice as many lie ahead, so that the next block is there in time."""
 
 FAR = 1000
 """A key frame that is farther from a frame than this is not shown in its place."""
@@ -93,7 +94,7 @@ class Pictures:
         self._condition = threading.Condition()
         self._last = -1  # the frame that was asked for last
         self._direction = 1
-        self._is_step_back = False
+        self._decoded = 0  # the frame that decodes next without a seek
         self._width: int | None = 1280
         self._ahead: list[int] = []
         self._is_closed = False
@@ -125,8 +126,7 @@ class Pictures:
             The picture; or `StaleError`, or what reading raised.
         """
         key, future = Key(frame_idx, width), Future[bytes]()
-        if is_shown:
-            self._travel(frame_idx, width)
+        self._travel(frame_idx, width)  # pages ask ahead in the direction of travel
         picture = self._cache.get(key)
         if picture is not None:
             future.set_result(picture)
@@ -170,8 +170,7 @@ class Pictures:
             self._last = frame_idx
             if width is not None:
                 self._width = width
-            self._is_step_back = self._direction < 0 and not is_jump
-            count = 4 if is_jump else AHEAD if self._direction > 0 else BLOCK
+            count = 4 if is_jump else AHEAD if self._direction > 0 else 2 * BLOCK
             ahead = range(
                 frame_idx + self._direction,
                 frame_idx + self._direction * (count + 1),
@@ -187,9 +186,9 @@ class Pictures:
             return None
         if self._direction > 0:
             return missing[0], missing[0] + 1
-        if len(missing) <= BLOCK // 2 and missing[-1] > 0:
+        if len(missing) <= BLOCK and missing[-1] > 0:
             return None  # enough for now
-        return missing[-1], missing[0] + 1
+        return max(missing[-1], missing[0] - BLOCK + 1), missing[0] + 1
 
     def _work(self) -> None:
         while True:
@@ -219,8 +218,12 @@ class Pictures:
         try:
             picture = self._cache.get(key)
             if picture is None:
-                is_step_back = self._is_step_back and key.width == self._width
-                start = max(0, key.frame_idx - BLOCK + 1) if is_step_back else key.frame_idx
+                behind = self._decoded - key.frame_idx
+                start = max(0, key.frame_idx - BLOCK + 1) if 0 < behind <= NEAR else key.frame_idx
+                if abs(behind) > NEAR:
+                    with self._scout_lock:  # the key frame first: it is seen before
+                        pass
+                self._decoded = key.frame_idx + 1
                 for number, frame in enumerate(self._source.read(start, key.frame_idx + 1), start):
                     picture = encoded(frame, key.width)
                     self._cache.put(Key(number, key.width), picture)
@@ -241,6 +244,7 @@ class Pictures:
                     self._ahead = []
                     return
                 self._cache.put(Key(frame_idx, width), encoded(frame, width))
+                self._decoded = frame_idx + 1
                 if self._wanted or self._is_closed:
                     return
 
