@@ -9,6 +9,7 @@ import contextlib
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,9 @@ FAR = 1000
 
 NEAR = 64
 """A frame at most so far back is a step backwards, not a jump."""
+
+AT_ONCE = 16
+"""Frames that are decoded before it is looked whether somebody waits for another one."""
 
 JPEG_QUALITY = 87
 
@@ -95,6 +99,7 @@ class Pictures:
         self._last = -1  # the frame that was asked for last
         self._direction = 1
         self._decoded = 0  # the frame that decodes next without a seek
+        self._urgent: Key | None = None  # what somebody waits for
         self._width: int | None = 1280
         self._ahead: list[int] = []
         self._is_closed = False
@@ -133,6 +138,7 @@ class Pictures:
             return future
         with self._condition:
             if is_shown:
+                self._urgent = key
                 while self._wanted:
                     _, stale = self._wanted.popitem()
                     stale.set_exception(StaleError("a newer frame was asked for"))
@@ -206,6 +212,9 @@ class Pictures:
                 wanted = self._wanted.popitem() if self._wanted else None
             if wanted is not None:
                 self._answer(*wanted)
+                with self._condition:
+                    if self._urgent == wanted[0]:
+                        self._urgent = None
             elif block is not None:
                 self._read_ahead(*block)
             else:
@@ -223,8 +232,7 @@ class Pictures:
                 if abs(behind) > NEAR:
                     with self._scout_lock:  # the key frame first: it is seen before
                         pass
-                self._decoded = key.frame_idx + 1
-                for number, frame in enumerate(self._source.read(start, key.frame_idx + 1), start):
+                for number, frame in self._read(start, key.frame_idx + 1, key):
                     picture = encoded(frame, key.width)
                     self._cache.put(Key(number, key.width), picture)
                 assert picture is not None
@@ -233,20 +241,34 @@ class Pictures:
         else:
             future.set_result(picture)
 
+    def _read(self, start: int, stop: int, key: Key | None) -> Iterator[tuple[int, Frame]]:
+        """Frames and their indices.
+
+        Raises:
+            StaleError: Somebody waits for another picture than this one.
+        """
+        for first in range(self._source.quick_frame(start), start, AT_ONCE):
+            self._check_not_stale(key)
+            for _ in self._source.read(first, first + 1):
+                self._decoded = first + 1
+        for frame_idx, frame in enumerate(self._source.read(start, stop), start):
+            self._decoded = frame_idx + 1
+            yield frame_idx, frame
+            self._check_not_stale(key)
+
+    def _check_not_stale(self, key: Key | None) -> None:
+        if self._is_closed or self._urgent not in (None, key):
+            raise StaleError("a newer frame was asked for")
+
     def _read_ahead(self, start: int, stop: int) -> None:
         width = self._width
-        frames = self._source.read(start, stop)
-        with contextlib.closing(frames):  # type: ignore[type-var]
-            for frame_idx in range(start, stop):
-                try:
-                    frame = next(frames)
-                except (RuntimeError, OSError, StopIteration):  # damaged: said when it is shown
-                    self._ahead = []
-                    return
+        try:
+            for frame_idx, frame in self._read(start, stop, None):
                 self._cache.put(Key(frame_idx, width), encoded(frame, width))
-                self._decoded = frame_idx + 1
-                if self._wanted or self._is_closed:
-                    return
+        except StaleError:
+            pass
+        except (RuntimeError, OSError):  # damaged: said when it is shown
+            self._ahead = []
 
 
 def jump(source: FrameSource, frame_idx: int) -> None:
