@@ -80,7 +80,8 @@ held.clear()
 folder.chmod(0o755)
 for name, before in list(changed):
     limit(name, before)
-assert not list((folder / "masks").rglob("*.partial"))
+# Without permission an image that was being written cannot be removed; the next writer does that.
+assert fault == "permission" or not list((folder / "masks").rglob("*.partial"))
 lock = folder / "masks" / "writer.lock"
 assert not lock.exists() or fault == "permission" and not lock.read_bytes()
 shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("filler", "*.partial"))
