@@ -5,16 +5,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from longsam import LongVideoPredictor, build_long_video_predictor
+from longsam.fleet.precision import DTYPES as DTYPES
+from longsam.fleet.precision import computing_in as computing_in
+from longsam.fleet.precision import dtype_on
 from longsam.testing import load_predictor
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def add_flags(parser: Any) -> None:
@@ -80,17 +81,7 @@ def load(options: argparse.Namespace, *, vos_optimized: bool = False) -> LongVid
 
 def dtype_of(options: argparse.Namespace, device: torch.device) -> str:
     """What --dtype says, or its default for the device."""
-    if options.dtype is not None:
-        return str(options.dtype)
-    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if has_it else "float32"
-
-
-def computing_in(dtype: str, device: torch.device) -> AbstractContextManager[object]:
-    """Where the model runs in this format, as upstream's examples do: torch's autocast."""
-    if dtype == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, dtype))
+    return dtype_on(options.dtype, device)
 
 
 @contextmanager

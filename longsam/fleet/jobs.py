@@ -15,13 +15,13 @@ from typing import Any
 import av
 
 from longsam import Autosave
+from longsam.fleet.precision import DTYPES
 from longsam.fleet.prompts import check_prompts
 from longsam.masks.resume import check_formats
 
 Load = Callable[[], Any]
 """Builds the `LongVideoPredictor` of a worker; it is pickled and called there."""
 
-DTYPES = ("float32", "bfloat16", "float16")
 _KEYS = {"video", "prompts", "name"}
 _NAME = re.compile(r"\w[\w.+-]{0,199}")
 

@@ -14,12 +14,11 @@ from longsam import LongVideoPredictor
 from longsam.fleet.engine import Worker, import_ray
 from longsam.fleet.features import Encoder, Features, pack, unpack
 from longsam.fleet.jobs import Job, Settings
+from longsam.fleet.precision import computing_in, dtype_on
 from longsam.fleet.video import (
     MASKS,
     Progress,
     autosave_of,
-    computing_in,
-    dtype_on,
     locked,
     opened,
     remove_of_another_job,
@@ -35,7 +34,8 @@ class PartWorker(Worker):
         """Encode frames until there are none left."""
         torch.set_num_threads(self._num_threads)
         predictor, ray = self._predictor, import_ray()
-        with computing_in(settings.dtype, predictor.device), Encoder(predictor, job.video) as own:
+        dtype = dtype_on(settings.dtype, predictor.device)
+        with computing_in(dtype, predictor.device), Encoder(predictor, job.video) as own:
             while (frame_idx := ray.get(desk.work.remote())) is not None:
                 _encode_for_all(desk, own, frame_idx)
 
@@ -67,7 +67,8 @@ class PartWorker(Worker):
                 "this model has non_overlap_masks, with which masks of objects depend on each "
                 "other: track the video in one worker."
             )
-        with locked(folder), computing_in(settings.dtype, predictor.device):
+        dtype = dtype_on(settings.dtype, predictor.device)
+        with locked(folder), computing_in(dtype, predictor.device):
             remove_of_another_job(folder, settings.digest(part))
             state, writer, is_resumed = opened(predictor, part, settings, folder)
             with state, writer, Encoder(predictor, part.video) as own:
@@ -98,7 +99,7 @@ class PartWorker(Worker):
             "frames": progress.num_done,
             "resumed_at": next_idx if is_resumed else None,
             "device": str(predictor.device),
-            "dtype": dtype_on(settings.dtype, predictor.device),
+            "dtype": dtype,
             "threads": torch.get_num_threads(),
             "tracked_seconds": round(clock.perf_counter() - began, 3),
         }

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from longsam import Autosave, LongVideoPredictor, State
 from longsam.fleet.jobs import Job, Settings
+from longsam.fleet.precision import computing_in, dtype_on
 from longsam.fleet.prompts import add_prompts
 from longsam.fleet.store import Store
 from longsam.masks import MaskWriter
@@ -77,21 +78,6 @@ def track_video(
     return row
 
 
-def computing_in(dtype: str | None, device: torch.device) -> AbstractContextManager[object]:
-    """Where the model runs in a number format; None is the default of the device."""
-    if dtype_on(dtype, device) == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, dtype_on(dtype, device)))
-
-
-def dtype_on(dtype: str | None, device: torch.device) -> str:
-    """The number format on a device."""
-    if dtype is not None:
-        return dtype
-    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if has_it else "float32"
-
-
 def opened(
     predictor: LongVideoPredictor, job: Job, settings: Settings, folder: Path
 ) -> tuple[State, MaskWriter, bool]:
@@ -142,7 +128,8 @@ def _track(
     predictor: LongVideoPredictor, job: Job, settings: Settings, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    with computing_in(settings.dtype, predictor.device):
+    dtype = dtype_on(settings.dtype, predictor.device)
+    with computing_in(dtype, predictor.device):
         state, writer, is_resumed = opened(predictor, job, settings, folder)
         with state, writer:
             first = min(prompt["frame"] for prompt in job.prompts)
@@ -170,7 +157,7 @@ def _track(
         "resumed_at": first + num_before if is_resumed else None,
         "tracked_seconds": round(time.perf_counter() - began, 3),
         "device": str(predictor.device),
-        "dtype": dtype_on(settings.dtype, predictor.device),
+        "dtype": dtype,
         "threads": torch.get_num_threads(),
     }
 
