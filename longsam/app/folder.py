@@ -83,15 +83,8 @@ class Folder:
     def begin_correction(self) -> None:
         """A folder of its own for a correction, with the snapshots there are."""
         self.drop_correction()
-        target = self.snapshots(correcting=True)
-        target.mkdir(parents=True)
+        results.link_snapshots(self.path, self.correction)
         self.new_masks.mkdir()
-        for path in self.snapshots(correcting=False).iterdir():
-            if path.is_file() and not path.is_symlink():
-                try:
-                    os.link(path, target / path.name)
-                except OSError:  # a file system without second names
-                    shutil.copy2(path, target / path.name)
 
     def drop_correction(self) -> None:
         """Remove what a correction has made."""

@@ -7,7 +7,6 @@
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,13 @@ from longsam.app.folder import Folder
 from longsam.app.log import Log, Operation
 from longsam.app.tracked import Tracked
 from longsam.cli import record as records
+from longsam.cli.correct import SAVE_EVERY
 from longsam.cli.record import Record
+from longsam.cli.track import SNAPSHOT_BYTES
 from longsam.masks import MaskWriter
-
-SAVE_EVERY = timedelta(minutes=2)
 
 SNAPSHOTS_EVERY = 300
 """Frames; going back tracks up to so many again, plus `reach`."""
-
-SNAPSHOT_BYTES = 2 << 30
 
 Prompts = dict[tuple[ObjectId, int], list[Edit]]
 Passes = list[list[Any]]

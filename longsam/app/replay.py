@@ -17,9 +17,8 @@ def reopen(run: Project) -> None:
         ValueError: The folder holds something else, or is damaged.
     """
     operations = run.log.operations
-    correction = _open_correction(operations)
     save = run.folder.save_in(correcting=True)
-    is_correcting = correction is not None and save.exists()
+    is_correcting = _has_open_correction(operations) and save.exists()
     if not is_correcting and run.folder.correction.exists():
         if not run.folder.new_masks.exists():
             raise ValueError(
@@ -33,10 +32,7 @@ def reopen(run: Project) -> None:
         num_done = 0
     elif "log" in noted:
         num_done = min(int(noted["log"]), num_done)
-    if noted is not None:
-        run.folder.cut(run.state.last_frame_idx, correcting=is_correcting)
-    else:
-        run.folder.cut(-1, correcting=False)
+    run.folder.cut(run.state.last_frame_idx, correcting=is_correcting)
     run.read_tracked()
     if not operations and run.record.prompts:
         run.prompts = _prompts_of(run.record)
@@ -110,14 +106,10 @@ def _note(run: Project, operation: Operation) -> None:
         run.correction = None
 
 
-def _open_correction(operations: list[Operation | None]) -> int | None:
-    """Where the correction that is neither kept nor dropped begins."""
-    for number, operation in reversed(list(enumerate(operations))):
-        if operation is not None and operation["op"] in ("keep", "drop"):
-            return None
-        if operation is not None and operation["op"] == "correct":
-            return number
-    return None
+def _has_open_correction(operations: list[Operation | None]) -> bool:
+    """Whether there is a correction that is neither kept nor dropped."""
+    names = [one["op"] for one in operations if one is not None]
+    return next((n for n in reversed(names) if n in ("correct", "keep", "drop")), "") == "correct"
 
 
 def _closing(operations: list[Operation | None]) -> str | None:

@@ -165,11 +165,7 @@ class Session:
         """See `Run.prompt`; gives what `masks` gives."""
         run = self.run()
         was_correcting = run.correction is not None
-        try:
-            run.prompt(obj_id, frame_idx, edits)
-        finally:
-            self._note_pass()
-            self.tell_project()
+        self.do(lambda run: run.prompt(obj_id, frame_idx, edits))
         if was_correcting or run.correction is not None:
             self._spans = None
         return self.masks(frame_idx)

@@ -228,13 +228,7 @@ class _Correction:
     def _start_over(self) -> State:
         """The state of the run, with snapshots of its own: the run is still what counts."""
         shutil.rmtree(self._work, ignore_errors=True)
-        self._snapshots.mkdir(parents=True)
-        for path in (self._out / results.SNAPSHOTS).iterdir():
-            if path.is_file() and not path.is_symlink():
-                try:
-                    os.link(path, self._snapshots / path.name)
-                except OSError:  # a file system without second names
-                    shutil.copy2(path, self._snapshots / path.name)
+        results.link_snapshots(self._out, self._work)
         self._recorded.write(self._work)
         save = self._out / results.STATE
         return self._predictor.load_state(save, self._video, snapshots=self._snapshots)

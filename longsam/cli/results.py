@@ -106,6 +106,17 @@ def draw_overlay(out: Path, video: str, frames: range, *, is_quiet: bool) -> Non
         render_overlay(out, video, frame_rate=rate, progress=lambda _: bar.update())
 
 
+def link_snapshots(out: Path, work: Path) -> None:
+    """Give a correction snapshots of its own: until it is whole, the run is what counts."""
+    (work / SNAPSHOTS).mkdir(parents=True)
+    for path in (out / SNAPSHOTS).iterdir():
+        if path.is_file() and not path.is_symlink():
+            try:
+                os.link(path, work / SNAPSHOTS / path.name)
+            except OSError:  # a file system without second names
+                shutil.copy2(path, work / SNAPSHOTS / path.name)
+
+
 def finish_correction(out: Path) -> None:
     """Put a correction that is whole in the place of what was there.
 
