@@ -273,8 +273,14 @@ def test_a_prompt_pauses_the_pass_and_only_track_continues_it(video: Path, tmp_p
 
 @pytest.mark.slow
 def test_a_log_of_somebody_elses_is_checked(video: Path, tmp_path: Path) -> None:
-    for line in (b"[1]\n", b'{"op": "remove"}\n', b"\xff\n", b'{"op":"prompts","object":1,"frame":'
-                 b'0,"edits":[{"kind":"mask","counts":"0","file":"/etc/passwd"}]}\n'):  # fmt: skip
+    painted = b'{"kind":"mask","counts":"0","file":"/etc/passwd"}'
+    for line in (
+        b"[1]\n",
+        b'{"op": "remove"}\n',
+        b'{"op": []}\n',
+        b"\xff\n",
+        b'{"op":"prompts","object":1,"frame":0,"edits":[' + painted + b"]}\n",
+    ):
         (tmp_path / LOG).write_bytes(line)
         with Server(video, tmp_path) as server, contextlib.suppress(httpx.HTTPStatusError):
             project = server.until(lambda project: project["model"]["state"] == "ready")

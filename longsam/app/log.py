@@ -112,7 +112,9 @@ class Log:
 
 def is_operation(value: Any) -> bool:
     """Whether a line is one that this module writes; the file may be somebody else's."""
-    if not isinstance(value, dict) or value.keys() - {"op"} != _KEYS.get(value.get("op", ""), {0}):
+    if not isinstance(value, dict) or not isinstance(value.get("op"), str):
+        return False
+    if value.keys() - {"op"} != _KEYS.get(value["op"], {0}):
         return False
     return (
         is_obj_id(value.get("object", 0))
