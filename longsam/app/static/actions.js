@@ -47,7 +47,7 @@ export async function rename(/** @type {ObjectId} */ id) {
 
 /** The whole number in a field, or null. @param {string} text */
 export const frameOf = (text) => (/^\s*\d+\s*$/.test(text) ? Number(text) : null);
-/** Whether Track goes on with the pass that was paused. */
+/** Whether Track continues the pass that was paused. */
 export const continues = () => !!state.project?.unfinished && !state.setAside;
 
 /** Continue a correction or a paused pass, or start the pass that is set up in the panel. */

@@ -221,10 +221,10 @@ function passes() {
   const bar = s.byId("correction-progress", HTMLProgressElement);
   bar.value = rewinding ?? done / total;
   if (rewinding === 0) bar.removeAttribute("value"); // it moves, but does not say how far it is
-  const anew = `Mending: frames ${first} to ${last} are made anew, ${done} of ${total}.`;
+  const again = `Frames ${first} to ${last} are tracked again, ${done} of ${total}.`;
   const [from, to] = reverse ? [first, (made ?? frame) - 1] : [(made ?? frame) + 1, last];
   const corrected = `Frame ${frame} is corrected. Frames ${from} to ${to} have the masks from before.`;
-  write("correction-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? anew : corrected);
+  write("correction-text", rewinding !== null ? `Going back to frame ${frame}…` : tracking ? again : corrected);
   enable("correction-track", ready && rewinding === null && !tracking);
   enable("correction-keep", control && rewinding === null);
   enable("correction-drop", control);

@@ -99,7 +99,7 @@ export function setRowHeight(height) {
   rowHeight = height;
   window.setTimeout(repaint);
 }
-/** A few at a time, so that the screen goes on. */
+/** A few at a time, so that the screen does not freeze. */
 function repaint() {
   const old = [...tiles.values()].filter((tile) => tile.height !== rowHeight);
   old.sort((a, b) => b.used - a.used);

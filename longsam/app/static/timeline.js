@@ -15,7 +15,7 @@ const tip = byId("tip", HTMLElement);
 const view = { first: 0, frames: 1, top: 0 };
 /** Milliseconds of the last draws, for tests. @type {number[]} */
 export const drawTimes = [];
-/** What there is to mark, in rows; made anew when it changes, not with each draw.
+/** What there is to mark, in rows; made again when it changes, not with each draw.
  * @type {{prompts: number[], spans: import("./types.js").Span[]}[]} */
 let marks = [];
 const width = () => Math.max(1, canvas.clientWidth - NAMES);
@@ -65,7 +65,7 @@ function draw() {
   drawRows(w);
   clip(NAMES, RULER, w, h);
   drawTiles();
-  drawMend(Math.min(h, yOf(objects().length)));
+  drawCorrection(Math.min(h, yOf(objects().length)));
   drawMarks();
   context.restore();
   context.fillStyle = "#fff";
@@ -156,7 +156,7 @@ const hatch = (() => {
 })();
 
 /** Frames whose masks are from before the correction. @param {number} bottom */
-function drawMend(bottom) {
+function drawCorrection(bottom) {
   const correction = state.project?.correction;
   if (!correction) return;
   const at = correction.at ?? correction.frame;
