@@ -90,11 +90,15 @@ def family(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 def workers(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The workers of a driver, by the title that Ray gives to the process of an actor."""
+    """The workers of a driver, by the title that Ray gives to the process of an actor.
+
+    While a call runs, the title may have its name: "ray::Worker.track".
+    """
     found = []
     for process in family(driver):
         try:
-            if process.cmdline()[:1] in (["ray::Worker"], ["ray::PartWorker"]):
+            title = "".join(process.cmdline()[:1])
+            if title.split(".")[0] in ("ray::Worker", "ray::PartWorker"):
                 found.append(process)
         except psutil.Error:
             continue

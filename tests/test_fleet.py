@@ -230,7 +230,7 @@ def test_workers_and_driver_are_killed(tmp_path: Path) -> None:
     with fleets.started(tmp_path, *flags) as first:
         fleets.wait_for(lambda: "video_02" in fleets.saved(tmp_path))
         assert "video_00" not in fleets.saved(tmp_path)  # the longest come first
-        before = fleets.workers(first)
+        before = fleets.wait_for(lambda: fleets.workers(first))
         before[0].kill()
         fleets.wait_for(lambda: set(fleets.workers(first)) - set(before))
         of_first = fleets.workers(first)
