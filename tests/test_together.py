@@ -143,7 +143,7 @@ def test_masks_are_those_of_one_process_though_a_worker_is_killed(tmp_path: Path
         fleets.wait_for(
             lambda: list((tmp_path / "out" / "unfinished" / "video_00").glob("*/state.pt"))
         )
-        fleets.workers(driver)[0].kill()
+        fleets.wait_for(lambda: fleets.workers(driver))[0].kill()
         out, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, out + errors
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["videos"]
