@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from longsam import _upstream, checks, notices
-from longsam.batches import Batches
+from longsam.batches import Batches, best_batch_size
 from longsam.frames import FrameBuffer, ImageFiles, LiveBuffer, LiveVideo, SlicedSource, open_source
 from longsam.memory import Memory
 from longsam.options import Options
@@ -81,7 +81,11 @@ def _new_session(model: Model, options: Options) -> Session:
         notices.small_window(window, reach)
     batches = None
     if options.batch_objects is not False:
-        batches = Batches(None if options.batch_objects is True else options.batch_objects)
+        if options.batch_objects is True:
+            size = best_batch_size(model.device, _upstream.num_positions(model))
+        else:
+            size = options.batch_objects
+        batches = Batches(size)
     follower = None
     if policy is not None:
         follower = Follower(policy, _upstream.reach_of(model))

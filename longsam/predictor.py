@@ -61,6 +61,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
             _upstream.match_memory_dtype, with_kwargs=True
         )
         self.sam_mask_decoder.register_forward_hook(_upstream.decide)
+        _upstream.share_first_attention(self)
 
     @classmethod
     def from_pretrained(
@@ -169,8 +170,8 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 them. They are tracked from frame 0 on without a prompt.
             snapshots: What is kept on disk so that `rewind` can go back; None keeps nothing.
             batch_objects: Track objects that remember the same frames (those first prompted on the
-                same frame) as one batch, of at most this many objects; True is no limit. Faster,
-                and not bit for bit the same: logits differ by rounding.
+                same frame) in batches of at most this many objects; True takes as many as gain
+                time, which has no limit on a GPU. Logits differ by rounding.
             frames: Which frames of the video are tracked, `slice(start, stop, step)`; None is all.
                 Indices of the state then count these, as if the video held no others;
                 `state.source.frames[frame_idx]` is a frame's index in the video.

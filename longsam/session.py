@@ -157,6 +157,7 @@ class Session:
         memory: What is kept and what is forgotten.
         batches: Where objects are tracked together; None where each is tracked by itself.
         follower: The memory policy at work; None is upstream's rule.
+        attention: What the objects of the frame that is tracked have in common.
         history: What can be gone back to; None without snapshots.
         open_passes: The passes that have begun and not ended.
         last_pass: The pass that tracked a frame last, as it was then; `resume_propagation` starts
@@ -178,6 +179,7 @@ class Session:
         self.memory = memory
         self.batches = batches
         self.follower = follower
+        self.attention = _upstream.FrameAttention()
         self.history = None if options.snapshots is None else History(options.snapshots)
         self.open_passes: list[Pass] = []
         self.last_pass: Pass | None = None
@@ -215,6 +217,17 @@ class Session:
             memories: What the object remembers.
             batch_size: How many objects that is.
         """
+        if frame.is_prompt:
+            return self._infer(frame, memories, batch_size)
+        with self.attention.of(frame.frame_idx):
+            return self._infer(frame, memories, batch_size)
+
+    def _infer(
+        self,
+        frame: _upstream.Inference,
+        memories: dict[str, dict[int, _upstream.Output]],
+        batch_size: int,
+    ) -> tuple[_upstream.Output, torch.Tensor]:
         if self.follower is not None:
             return self.follower.track(frame.state, memories, frame)
         if self.batches is None or frame.is_prompt:
@@ -241,6 +254,7 @@ class Session:
                 "Since this pass began an object was removed or the state was reset, so it cannot "
                 "be continued. Start another with propagate_in_video."
             )
+        self.attention.clear()
         if self.batches is not None:
             self.batches.begin_step()
 
@@ -248,6 +262,7 @@ class Session:
         """A pass has tracked a frame: note it, and forget what will not be read again."""
         if self.follower is not None:
             self.follower.come_by(state, current.obj_ids, frame_idx, reverse=current.reverse)
+        self.attention.clear()
         current.advance(frame_idx)
         self.last_pass = replace(current)
         self.last_segment = current.segment

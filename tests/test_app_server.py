@@ -146,7 +146,9 @@ def test_the_websocket_is_guarded_too(server: Server) -> None:
     [
         "frame/../../etc/passwd.jpg", "frame/..%2f..%2fetc%2fpasswd.jpg", "frame/-1.jpg",
         "frame/1e3.jpg", "frame/99999999999999999999.jpg", f"frame/{NUM_FRAMES}.jpg",
-        "frame/0.jpg?width=99999", "frame/0.svg", "keyframe/..%2f0", f"masks/{NUM_FRAMES}",
+        "frame/0.jpg?width=99999", "frame/0.svg", "keyframe/..%2f0.jpg",
+        f"keyframe/{NUM_FRAMES}.jpg", "keyframe/0.jpg?width=641", "keyframe/0",
+        f"masks/{NUM_FRAMES}",
         "masks/..%2f..%2frun.json", "timeline/99/0", "timeline/0/99999999999", "timeline/-1/0",
         "download/..%2f..%2fstate.pt", "download/../state.pt", "download/state.pt",
         "download/%00", "nothing",
@@ -250,8 +252,13 @@ def test_frames_are_the_videos(server: Server, video: Path) -> None:
         image = np.asarray(Image.open(io.BytesIO(jpeg.content)), np.float64)
         assert image.shape == expected.shape
         assert np.abs(image - expected).mean() < 6
-        near = server.get(f"keyframe/{frame_idx}")["frame"]
-        assert 0 <= near <= frame_idx
+        near = server.client.get(f"/api/keyframe/{frame_idx}.jpg", params={"width": 960})
+        shown = int(near.headers["X-Frame"])
+        assert 0 <= shown <= frame_idx
+        (expected,) = source.read(shown, shown + 1)
+        image = np.asarray(Image.open(io.BytesIO(near.content)), np.float64)
+        assert image.shape == expected.shape
+        assert np.abs(image - expected).mean() < 6
     source.close()
 
 

@@ -26,6 +26,7 @@ from longsam._upstream.model import (
     erased_by_clearing,
     feature_reach,
     match_memory_dtype,
+    num_positions,
     reach,
     reach_of,
     why_no_policy,
@@ -50,6 +51,7 @@ from longsam._upstream.prompts import (
 )
 from longsam._upstream.recalling import Weights, chosen_memories, weigh_where_asked
 from longsam._upstream.scores import catch_predicted_iou, keeping_predicted_iou, scores
+from longsam._upstream.sharing import FrameAttention, share_first_attention
 from longsam._upstream.state import (
     InferenceState,
     Output,
@@ -85,6 +87,7 @@ from longsam._upstream.transfer import (
 from longsam._upstream.usage import bytes_by_kind
 
 __all__ = [
+    "FrameAttention",
     "Inference",
     "InferenceState",
     "OrForOneSession",
@@ -128,6 +131,7 @@ __all__ = [
     "nearest_records",
     "new_record",
     "new_state",
+    "num_positions",
     "object_ids_as_listed",
     "object_idx",
     "object_score",
@@ -143,6 +147,7 @@ __all__ = [
     "records_of",
     "row",
     "scores",
+    "share_first_attention",
     "state_with_memories",
     "storage_devices",
     "to_plain",

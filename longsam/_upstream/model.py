@@ -32,6 +32,11 @@ def _pointer_reach(model: Any) -> int:
     return int(model.max_obj_ptrs_in_encoder - 1) if model.use_obj_ptrs_in_encoder else 0
 
 
+def num_positions(model: Any) -> int:
+    """Of the features of a frame that memory attention reads; 4096 at 1024 x 1024."""
+    return int(model.sam_image_embedding_size**2)
+
+
 @dataclass(frozen=True)
 class Reach:
     """What the model reads of the past, for policies.

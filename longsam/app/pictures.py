@@ -148,19 +148,26 @@ class Pictures:
             self._condition.notify()
         return future
 
-    def keyframe(self, frame_idx: int) -> int:
-        """The nearest frame at or before one that can be shown at once; it is ready then."""
-        width = self._width
-        if Key(frame_idx, width) in self._cache:
-            return frame_idx
+    def keyframe(self, frame_idx: int, width: int) -> tuple[int, bytes | None]:
+        """The nearest frame at or before one that can be shown at once, as JPEG.
+
+        Returns:
+            Its index and the picture; where none is near, the frame itself and None.
+        """
+        for one in (width, self._width):
+            picture = None if one is None else self._cache.get(Key(frame_idx, one))
+            if picture is not None:
+                return frame_idx, picture
         with self._scout_lock:
             quick = self._scout.quick_frame(frame_idx)
             if frame_idx - quick > FAR:
-                return frame_idx
-            if Key(quick, width) not in self._cache:
+                return frame_idx, None
+            picture = self._cache.get(Key(quick, width))
+            if picture is None:
                 (frame,) = self._scout.read(quick, quick + 1)
-                self._cache.put(Key(quick, width), encoded(frame, width))
-        return quick
+                picture = encoded(frame, width)
+                self._cache.put(Key(quick, width), picture)
+        return quick, picture
 
     def _warm_up(self) -> None:
         with self._scout_lock:
@@ -197,12 +204,13 @@ class Pictures:
         return max(missing[-1], missing[0] - BLOCK + 1), missing[0] + 1
 
     def _work(self) -> None:
+        self._answer(Key(0, WIDTHS[0]), Future())  # what a page shows first
         while True:
             with self._condition:
                 block = None
                 while not self._is_closed and not self._wanted:
                     block = self._next_ahead()
-                    if block is not None or (self._last >= 0 and not self._is_warm):
+                    if block is not None or not self._is_warm:
                         break
                     self._condition.wait()
                 if self._is_closed:

@@ -217,6 +217,10 @@ def _routes(app: App) -> APIRouter:
             raise HTTPException(404, f"the video has frames 0 to {there.num_frames - 1}.")
         return there
 
+    def check_width(width: int) -> None:
+        if width not in WIDTHS:
+            raise ValueError(f"width is {width}; it must be one of {WIDTHS}.")
+
     @routes.get("/project")
     async def project(tab: Tab = "") -> Any:
         return app.event_for(session.latest, tab)
@@ -229,17 +233,22 @@ def _routes(app: App) -> APIRouter:
         width: int = 1280,
         seq: int | None = None,
     ) -> Response:
-        if width not in WIDTHS:
-            raise ValueError(f"width is {width}; it must be one of {WIDTHS}.")
+        check_width(width)
         there = check_frame(frame)
         future = there.get(frame, width if suffix == "jpg" else None, is_shown=seq is not None)
         picture = await asyncio.wrap_future(future)
         kind = "image/jpeg" if suffix == "jpg" else "image/png"
         return Response(picture, media_type=kind, headers={"Cache-Control": "private, max-age=600"})
 
-    @routes.get("/keyframe/{frame}")
-    async def keyframe(frame: Frame) -> Any:
-        return {"frame": await asyncio.to_thread(check_frame(frame).keyframe, frame)}
+    @routes.get("/keyframe/{frame}.jpg")
+    async def keyframe(frame: Frame, width: int = WIDTHS[0]) -> Response:
+        """The key frame near a frame; `X-Frame` says which. Without content where none is near."""
+        check_width(width)
+        found, picture = await asyncio.to_thread(check_frame(frame).keyframe, frame, width)
+        headers = {"X-Frame": str(found), "Cache-Control": "no-store"}
+        if picture is None:
+            return Response(status_code=204, headers=headers)
+        return Response(picture, media_type="image/jpeg", headers=headers)
 
     @routes.get("/masks/{frame}")
     async def masks(frame: Frame) -> Any:

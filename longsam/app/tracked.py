@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,26 @@ class Tracked:
                 return []
         frames: list[int] = []
         for chunk in read_chunks(path, self._end):
-            start = chunk.start
-            for frame_idx, end in zip(chunk.frames.tolist(), chunk.ends.tolist(), strict=True):
+            starts, lines = [chunk.start, *chunk.ends.tolist()], []
+            for (start, end), frame_idx in zip(
+                pairwise(starts), chunk.frames.tolist(), strict=True
+            ):
                 with naming(path, start):
                     line = parse_frame(
                         chunk.data[start - chunk.start : end - chunk.start], self._header
                     )
+                    if line.frame_idx != frame_idx:
+                        raise ValueError(f'"frame" is there twice: {frame_idx}, {line.frame_idx}')
                     if frame_idx >= self.num_frames:
                         raise ValueError(
                             f"frame {frame_idx}, but the video has {self.num_frames} frames"
                         )
-                self._add(line, start)
-                start = end
+                lines.append(line)
+            self._note_order(chunk.frames)
+            self._starts[chunk.frames] = starts[:-1]
+            self._note_objects({line.frame_idx: line for line in lines})  # the last one counts
             frames += chunk.frames.tolist()
-            self._end = start
+            self._end = starts[-1]
         self.version += bool(frames)
         return frames
 
@@ -130,7 +137,7 @@ class Tracked:
             obj_ids: The rows.
 
         Returns:
-            Two uint32 (rows, version), then 3 x 256 bytes a row; see `area_code` and `score_code`.
+            Two uint32 (rows, version), then 3 x 256 bytes a row (`area_codes`, `score_codes`).
         """
         rows = list(obj_ids)
         first, size = number * TILE_BINS << level, TILE_BINS << level
@@ -151,25 +158,41 @@ class Tracked:
         yield bytes(areas.max(axis=1))
         yield _least(scores)
 
-    def _add(self, line: FrameLine, start: int) -> None:
-        frame_idx, before = line.frame_idx, self._last
-        self._is_reverse[frame_idx] = frame_idx == before - 1
-        if frame_idx == before - 1:
-            self._is_reverse[before] |= self._is_first
-        self._is_first = abs(frame_idx - before) != 1
-        self._last = frame_idx
-        self._starts[frame_idx] = start
-        for obj_id in self.obj_ids:  # one that was removed before the frame was tracked again
-            self._areas[obj_id][frame_idx] = self._scores[obj_id][frame_idx] = 0
-        assert self._header is not None
-        pixels = self._header.size[0] * self._header.size[1]
-        for obj_id, area, score in zip(line.obj_ids, line.areas, line.scores, strict=True):
+    def _note_order(self, frames: npt.NDArray[np.int64]) -> None:
+        """Tell lines that a pass wrote towards frame 0."""
+        before = np.concatenate([[self._last], frames[:-1]])
+        is_back = frames == before - 1
+        is_first = np.concatenate([[self._is_first], np.abs(frames - before) != 1])
+        begins_one = is_back & is_first[:-1]  # the line before began a pass towards frame 0
+        if begins_one[0]:
+            self._is_reverse[self._last] = True
+        self._is_reverse[frames] = is_back | np.concatenate([begins_one[1:], [False]])
+        self._last, self._is_first = int(frames[-1]), bool(is_first[-1])
+
+    def _note_objects(self, lines: dict[int, FrameLine]) -> None:
+        """Note areas and scores of frames, by their index."""
+        for obj_id in dict.fromkeys(obj_id for line in lines.values() for obj_id in line.obj_ids):
             if obj_id not in self._areas:
                 self.obj_ids.append(obj_id)
                 self._areas[obj_id] = np.zeros(self.num_frames, np.uint8)
                 self._scores[obj_id] = np.zeros(self.num_frames, np.uint8)
-            self._areas[obj_id][frame_idx] = area_code(area, pixels)
-            self._scores[obj_id][frame_idx] = score_code(score)
+        assert self._header is not None
+        pixels = self._header.size[0] * self._header.size[1]
+        frames = np.fromiter(lines, np.int64, len(lines))
+        rows = {obj_id: number for number, obj_id in enumerate(self.obj_ids)}
+        places = [rows[obj_id] for line in lines.values() for obj_id in line.obj_ids]
+        columns = np.repeat(np.arange(len(lines)), [len(line.obj_ids) for line in lines.values()])
+        codes = np.zeros((2, len(rows), len(lines)), np.uint8)  # 0 for one that is not there
+        for code, numbers in (
+            (
+                codes[0],
+                area_codes([area for line in lines.values() for area in line.areas], pixels),
+            ),
+            (codes[1], score_codes([score for line in lines.values() for score in line.scores])),
+        ):
+            code[places, columns] = numbers
+        for obj_id, row in rows.items():
+            self._areas[obj_id][frames], self._scores[obj_id][frames] = codes[:, row]
 
 
 def _least(codes: Codes) -> bytes:
@@ -178,13 +201,15 @@ def _least(codes: Codes) -> bytes:
     return bytes(least.astype(np.uint8))
 
 
-def area_code(area: int, pixels: int) -> int:
+def area_codes(areas: list[int], pixels: int) -> Codes:
     """1 for an empty mask, then 2 to 255 by the logarithm, from one pixel to the whole frame."""
-    if area == 0:
-        return 1
-    return 2 + round(253 * math.log(area) / max(math.log(pixels), 1))
+    numbers = np.array(areas, np.float64)
+    codes = 2 + np.rint(253 * np.log(np.maximum(numbers, 1)) / max(math.log(pixels), 1))
+    return np.where(numbers == 0, 1, codes).astype(np.uint8)
 
 
-def score_code(score: float | None) -> int:
+def score_codes(scores: list[float | None]) -> Codes:
     """0 where it is not known, else 1 to 255 for object scores from -10 to 10."""
-    return 0 if score is None else 1 + round(254 * min(max((score + 10) / 20, 0), 1))
+    numbers = np.array(scores, np.float64)  # NaN where there is none
+    codes = 1 + np.rint(254 * np.clip((numbers + 10) / 20, 0, 1))
+    return np.nan_to_num(codes).astype(np.uint8)

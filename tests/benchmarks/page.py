@@ -12,7 +12,8 @@ Needs Debian's chromium. Parts:
   and how long after it the right frame shows.
 - timeline: 200,000 frames of 20 objects: the intervals between frames of the browser, and the time
   of the page's own drawing, while the timeline is panned and zoomed; bytes until the first paint.
-- memory: the server's resident memory while a scripted user scrubs and tracks (`--minutes`).
+- memory: the server's resident memory while a scripted user scrubs and tracks: the most until ten
+  minutes, or half of `--minutes`, and the most after that.
 
 Writes results/page.json; other parts of an earlier run are kept.
 """
@@ -50,6 +51,9 @@ GOP = 250
 CLIP_FRAMES = 2 * GOP
 HOUR_FRAMES = 3600 * RATE
 SMALL = (270, 480)
+
+MAX_MEGABYTES = 30
+"""How much the server's memory may grow after the first ten minutes."""
 
 
 def make_clip(path: Path) -> None:
@@ -410,12 +414,16 @@ def part_memory(made: Any, hour: Path, work: Path, minutes: float) -> dict[str, 
         tracked = server.get("project")["tracking"]
         server.post("stop")
         tab.close()
-    first = max(size for passed, size in found if passed <= 60 * minutes / 6 + 15)
+    settled = min(10, minutes / 2)
+    first = max(size for passed, size in found if passed <= 60 * settled + 15)
+    later = max(size for passed, size in found if passed > 60 * settled + 15)
     return {
         "minutes": minutes,
         "tracked_frames": tracked and tracked["done"],
-        "megabytes_in_the_first_sixth": round(first),
-        "most_megabytes_later": round(max(size for _, size in found)),
+        "settled_after_minutes": settled,
+        "megabytes_until_then": round(first),
+        "most_megabytes_later": round(later),
+        "megabytes_more": round(max(0, later - first)),
         "megabytes_by_second": [(round(passed), round(size)) for passed, size in found],
     }
 
@@ -423,7 +431,8 @@ def part_memory(made: Any, hour: Path, work: Path, minutes: float) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--parts", default="frames,click,slow,timeline,memory")
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=60, help="of the part memory")
+    parser.add_argument("--check", action="store_true", help="exit 1 where memory grows")
     options = parser.parse_args()
     parts = options.parts.split(",")
     before = report.numbers_so_far("page")
@@ -444,6 +453,8 @@ def main() -> None:
             before[name] = runs[name]() | {"commit": report.COMMIT}
             print(name, json.dumps(before[name])[:1500], flush=True)
             report.write("page", before)
+            if name == "memory" and options.check and before[name]["megabytes_more"] > MAX_MEGABYTES:
+                raise SystemExit(f"memory: over {MAX_MEGABYTES} MB more than at first")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ from typing import Any
 import policies_follow
 import report
 import torch
-from policies_follow import FIRST_SEED, METHODS, SIZE, first_shown, follow, set_up
+from policies_follow import FIRST_SEED, SIZE, first_shown, follow, set_up
+from policies_methods import METHODS, code_of
 from policies_summary import blocks, held, plot, summary
 
 import longsam
@@ -124,10 +125,11 @@ def main() -> None:
 
 
 def code() -> str:
-    """A hash of what is measured: the wrapper, the model, and how it is counted."""
+    """A hash of the wrapper, the model and how it is counted; of policies see `code_of`."""
     package, found = Path(longsam.__file__).parent, hashlib.sha256()
-    parts = ("*.py", "_upstream/*.py", "policies/*.py", "frames/*.py", "testing/weights/*.pt",
-             "testing/model.py", "testing/scores.py", "testing/synthetic_video.py")  # fmt: skip
+    parts = ("*.py", "_upstream/*.py", "frames/*.py", "policies/follower.py",
+             "policies/protocol.py", "testing/weights/*.pt", "testing/model.py",
+             "testing/scores.py", "testing/synthetic_video.py")  # fmt: skip
     files = sorted(path for part in parts for path in package.glob(part))
     for path in [*files, Path(policies_follow.__file__)]:
         found.update(path.name.encode() + path.read_bytes())
@@ -135,7 +137,7 @@ def code() -> str:
 
 
 class Progress:
-    """The runs that are done, on disk.
+    """The runs that are done, on disk. Those of a policy that has changed since are made again.
 
     Raises:
         SystemExit: They were made by other code.
@@ -143,7 +145,12 @@ class Progress:
 
     def __init__(self, name: str):
         self.path = report.RESULTS / f"{name}.progress.json"
-        self.content: dict[str, Any] = {"code": code(), "commit": report.COMMIT, "runs": {}}
+        self.content: dict[str, Any] = {
+            "code": code(),
+            "policies": {method: code_of(method) for method in METHODS},
+            "commit": report.COMMIT,
+            "runs": {},
+        }
 
     def read(self) -> None:
         if not self.path.exists():
@@ -154,7 +161,10 @@ class Progress:
                 f"{self.path} was made with other code, at commit {content['commit']}: check that "
                 "one out, or give --restart."
             )
-        self.content = content
+        for key, result in content["runs"].items():
+            method = key.rpartition("/")[2]
+            if content["policies"].get(method) == self.content["policies"].get(method):
+                self.content["runs"][key] = result
 
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)

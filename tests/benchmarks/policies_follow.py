@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from policies_methods import METHODS
 
-from longsam.policies import Upstream
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 FIRST_SEED = 3000
@@ -21,21 +21,6 @@ SOON = 15
 
 BLOCK = 500
 
-
-class LowPresence(Upstream):
-    """Upstream's rule with SAMURAI's threshold of presence."""
-
-    name = "low_presence"
-    presence = -1.0
-
-
-METHODS: dict[str, Any] = {
-    "none": None,
-    "low_presence": LowPresence(),
-    "samurai": "samurai",
-    "dam4sam": "dam4sam",
-    "sam2long": "sam2long",
-}
 
 PREDICTOR: Any = None
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/speed.py                            # CPU; writes results/speed_cpu.json
     python tests/benchmarks/speed.py --device cuda              # writes results/speed_cuda.json
     python tests/benchmarks/speed.py --parts profile --sizes t,s
-    python tests/benchmarks/speed.py --parts batch --sizes testing     # the testing model, at 192
+    python tests/benchmarks/speed.py --parts batch
 
 Weights are seeded, frames synthetic, and every figure is set beside another of the same run: ours
 and upstream's take turns. Parts:
@@ -245,14 +245,21 @@ def measure_ceilings(bench: Bench) -> dict[str, float]:
     }
 
 
+BATCHES = (("testing", 192), ("t", 256), ("t", 512), ("t", 1024))
+"""Models and input sizes, on a CPU."""
+
+
 def batch(bench: Bench) -> dict[str, Any]:
+    """On a CPU at 1024 with one and two objects: 16 take a minute a frame there."""
     results: dict[str, Any] = {}
-    frames = min(bench.frames, 2) if not bench.is_cuda else bench.frames
-    warm = FULL_MEMORY if bench.is_cuda else 7
-    for size in bench.sizes[:1] if not bench.is_cuda else ("t", "l"):
-        ours, upstream = bench.build(size, True), bench.build(size, False)
+    frames, warm = (bench.frames, FULL_MEMORY) if bench.is_cuda else (1, 7)
+    cases = [(size, bench.image_size) for size in ("t", "l")] if bench.is_cuda else BATCHES
+    for size, side in cases:
+        ours, upstream = bench.build(size, True, side), bench.build(size, False, side)
         for count in bench.objects:
-            video = bench.video(warm + 3 * frames + 2)
+            if not bench.is_cuda and count * side**2 > 2 * 1024**2 and side > 512:
+                continue
+            video = bench.video(warm + 5 * frames + 2)
             passes = {
                 "upstream": (upstream, {}),
                 "ours": (ours, {}),
@@ -262,12 +269,9 @@ def batch(bench: Bench) -> dict[str, Any]:
                 name: predictor.propagate_in_video(bench.start(predictor, video, count, **options))
                 for name, (predictor, options) in passes.items()
             }
-            seconds = bench.in_turns(
-                running, frames, turns=2 if not bench.is_cuda else 3, warm=warm
-            )
-            side = 192 if size == "testing" else bench.image_size
+            seconds = bench.in_turns(running, frames, turns=5, warm=warm)
             results[f"{size} at {side}, {count} objects"] = compared(seconds)
-            print(size, count, compared(seconds), flush=True)
+            print(size, side, count, compared(seconds), flush=True)
     return results
 
 
@@ -423,14 +427,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--parts", default=",".join(PARTS), help="the others stay as they are")
     parser.add_argument("--sizes", default="t,s,b+,l", help="of the released models")
-    parser.add_argument("--objects", default=None, help="counts for the part batch")
+    parser.add_argument("--objects", default="1,2,4,8,16", help="counts for the part batch")
     parser.add_argument("--frames", type=int, default=None, help="measured at once")
     parser.add_argument("--image-size", type=int, default=1024)
     options = parser.parse_args()
     is_cuda = options.device == "cuda"
     options.sizes = options.sizes.split(",")
-    counts = options.objects or ("1,8,16" if is_cuda else "8")
-    options.objects = [int(count) for count in counts.split(",")]
+    options.objects = [int(count) for count in options.objects.split(",")]
     options.frames = options.frames or (40 if is_cuda else 4)
     warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
     name_of_report = f"speed_{options.device}"
@@ -448,7 +451,7 @@ def main() -> None:
             if name in options.parts.split(","):
                 started = time.perf_counter()
                 # Sizes that are not measured now stay.
-                before = numbers.get(name, {}) if name in ("profile", "batch") else {}
+                before = numbers.get(name, {}) if name == "profile" else {}
                 numbers[name] = {**before, **measure(bench)}
                 numbers[name]["seconds_of_this_part"] = round(time.perf_counter() - started)
                 print(report.write(name_of_report, numbers), flush=True)

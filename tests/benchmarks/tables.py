@@ -494,6 +494,30 @@ def fleet_killed() -> str:
 
 
 @measured
+def fleet_overhead() -> str:
+    run = numbers("fleet")["overhead"]
+    shares = [each["overhead"] for each in run["rounds"]]
+    return (
+        f"{run['videos']} videos on one worker took {percent(run['overhead'], 1)} more time than "
+        f"single runs of one process, its start not counted (median of {len(shares)} rounds, "
+        f"{percent(min(shares), 1)} to {percent(max(shares), 1)}; {source('fleet')})."
+    )
+
+
+@measured
+def together_measured() -> str:
+    run = numbers("together")["two"]
+    same = sum(each["same_masks"] for each in run["rounds"])
+    return (
+        f"Measured: the {run['size']} model at {run['image_size']}, one object, "
+        f"{run['frames']} frames. One process of one thread takes "
+        f"{run['one_seconds_a_frame']:.1f} s a frame, two workers of one thread "
+        f"{run['two_seconds_a_frame']:.1f} s: {run['times_faster']:.2f} times as fast (median of "
+        f"{len(run['rounds'])} rounds; the masks were the same in {same}; {source('together')})."
+    )
+
+
+@measured
 def together_on_paper() -> str:
     profile, handed = numbers("speed_cpu")["profile"], numbers("together")["transfer"]
     put, get = (handed["float32"][f"{name}_seconds"] for name in ("put", "get"))
@@ -549,17 +573,39 @@ def floor() -> str:
     )
 
 
+def batched(case: str, count: int) -> dict[str, float]:
+    """Times of upstream, ours and ours with batch_objects; empty where it was not measured."""
+    found: dict[str, float] = (
+        numbers("speed_cpu")["batch"].get(f"{case}, {count} objects", {}).get("seconds_a_frame", {})
+    )
+    return found
+
+
+CASES = {
+    "testing at 192": "testing model at 192",
+    "t at 256": "tiny at 256",
+    "t at 512": "tiny at 512",
+    "t at 1024": "tiny at 1024",
+}
+
+
+def of_batches(over: str, under: str) -> str:
+    counts = (1, 2, 4, 8, 16)
+    rows = []
+    for case, name in CASES.items():
+        times = [batched(case, count) for count in counts]
+        rows.append((name, *(f"{one[over] / one[under]:.2f}" if one else "" for one in times)))
+    return table(("times as fast", *(f"{n} object{'s' * (n > 1)}" for n in counts)), rows)
+
+
 @measured
 def batches() -> str:
-    batch = numbers("speed_cpu")["batch"]
-    rows = [
-        (name, *(f"{run['times_the_first'][who]:.2f}" for who in ("ours", "ours, batch_objects")))
-        for name, run in (
-            ("testing model at 192", batch["testing at 192, 8 objects"]),
-            (f"released tiny config at {batch['image_size']}", batch["t, 8 objects"]),
-        )
-    ]
-    return table(("8 objects on two CPU cores", "one by one", "`batch_objects=True`"), rows)
+    return of_batches("ours", "ours, batch_objects")
+
+
+@measured
+def shared_work() -> str:
+    return of_batches("upstream", "ours")
 
 
 @measured

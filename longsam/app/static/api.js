@@ -17,7 +17,7 @@ export const reasonOf = (/** @type {unknown} */ error) =>
   error instanceof TypeError ? "the server cannot be reached." : error instanceof Error ? error.message : String(error);
 
 /** @param {string} path @param {RequestInit} [options] */
-async function request(path, options) {
+export async function request(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({})); // not JSON: the status has to do
@@ -26,10 +26,6 @@ async function request(path, options) {
 
 /** @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */
 export const get = async (path, options) => (await request(path, options)).json();
-/** @param {string} path @param {RequestInit} [options] */
-export const getBlob = async (path, options) => (await request(path, options)).blob();
-/** @param {string} path @param {RequestInit} [options] */
-export const getBuffer = async (path, options) => (await request(path, options)).arrayBuffer();
 
 /** @param {string} path @param {object} body @returns {Promise<any>} */
 export async function post(path, body) {

@@ -1,5 +1,5 @@
 /** Frames as bitmaps: fetched once, kept while they fit, shared by all that ask for the same. */
-import { LOSSLESS, WIDTHS, frameUrl, getBlob } from "./api.js";
+import { LOSSLESS, WIDTHS, frameUrl, request } from "./api.js";
 /** @typedef {{bitmap: ImageBitmap, width: number}} Picture  width: one of WIDTHS, or LOSSLESS */
 const BEST_FIRST = [LOSSLESS, ...WIDTHS].sort((a, b) => b - a);
 
@@ -77,7 +77,7 @@ async function fetchPicture(frame, width, ahead, signal) {
   const at = key(frame, width);
   let blob = blobs.get(at);
   if (!blob) {
-    blob = await getBlob(frameUrl(frame, width, !ahead), { signal, priority: ahead ? "low" : "high" });
+    blob = await (await request(frameUrl(frame, width, !ahead), { signal, priority: ahead ? "low" : "high" })).blob();
     blobs.set(at, blob);
   }
   const bitmap = await createImageBitmap(blob);
@@ -85,6 +85,15 @@ async function fetchPicture(frame, width, ahead, signal) {
   return { bitmap, width };
 }
 
+/** Of a key frame nearby, if any. @param {number} frame @param {number} width @returns {Promise<{frame: number, picture: Picture} | null>} */
+export async function loadKeyFrame(frame, width) {
+  const response = await request(`api/keyframe/${frame}.jpg?width=${width}`);
+  if (response.status === 204) return null;
+  const near = Number(response.headers.get("X-Frame"));
+  const bitmap = await createImageBitmap(await response.blob());
+  bitmaps.set(key(near, width), bitmap);
+  return { frame: near, picture: best(near) ?? { bitmap, width } };
+}
 /** Stop what is on its way. @param {(frame: number, ahead: boolean, age: number) => boolean} which
  * age: in milliseconds. */
 export function abort(which) {

@@ -1,5 +1,5 @@
 /** Which frame is wanted and which is shown: jumps, steps, scrubbing, playing. */
-import { LOSSLESS, Refused, WIDTHS, get, isAbort, post, reasonOf } from "./api.js";
+import { LOSSLESS, Refused, WIDTHS, isAbort, post, reasonOf } from "./api.js";
 import * as frames from "./frames.js";
 import * as masks from "./masks.js";
 import { emit, numFrames, on, say, state } from "./state.js";
@@ -131,15 +131,12 @@ async function step() {
 
 /** @param {number} frame @returns {Promise<boolean>} Whether the exact frame is still wanted. */
 async function showKeyFrame(frame) {
-  const { frame: key } = await get(`api/keyframe/${frame}`);
-  const leave = () => state.frame !== frame && !state.scrubbing;
-  if (key !== frame && !leave()) {
-    const picture = frames.best(key) ?? (await frames.load(key, Math.min(jpegWidth(), 1280)));
-    if (leave() || state.playing) return false;
-    present(key, false, picture);
+  const near = await frames.loadKeyFrame(frame, WIDTHS[0]); // small: it is seen for less than a second
+  if (near && near.frame !== frame && !state.playing && (state.frame === frame || state.scrubbing)) {
+    present(near.frame, false, near.picture);
     if (state.scrubbing && state.frame === frame) await pauseFor(120);
   }
-  return state.frame === frame;
+  return state.frame === frame && !state.playing;
 }
 
 /** @param {number} frame @param {boolean} exact @param {frames.Picture} picture */
@@ -260,10 +257,11 @@ async function playKeyFrames(/** @type {typeof clock} */ own) {
   while (!stopped(own)) {
     const due = own.frame + Math.floor((performance.now() - own.since) / own.interval);
     if (due >= numFrames()) return pause();
-    const { frame } = await get(`api/keyframe/${due}`);
-    if (frame > state.frame || shown.frame < 0) {
-      const [picture] = await Promise.all([frames.load(frame, jpegWidth()), masks.want(frame)]);
-      if (!stopped(own)) presentPlayed(frame, picture);
+    const width = jpegWidth();
+    const near = (await frames.loadKeyFrame(due, width)) ?? { frame: due, picture: await frames.load(due, width) };
+    if (near.frame > state.frame || shown.frame < 0) {
+      await masks.want(near.frame);
+      if (!stopped(own)) presentPlayed(near.frame, near.picture);
     }
     await pauseFor(60);
   }

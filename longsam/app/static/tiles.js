@@ -1,5 +1,5 @@
 /** The timeline's tiles: fetched, kept, and drawn to bitmaps away from the screen. */
-import { getBuffer } from "./api.js";
+import { request } from "./api.js";
 import { emit, numFrames, on, pixelOf, state } from "./state.js";
 
 export const BINS = 256;
@@ -49,7 +49,7 @@ async function fetchTile(/** @type {string} */ key, /** @type {number} */ level,
   const own = { controller: new AbortController(), stale: false };
   coming.set(key, own);
   try {
-    const buffer = await getBuffer(`api/timeline/${key}`, { signal: own.controller.signal });
+    const buffer = await (await request(`api/timeline/${key}`, { signal: own.controller.signal })).arrayBuffer();
     const rows = new DataView(buffer).getUint32(0, true);
     const data = new Uint8Array(buffer, 8, rows * BINS * 3);
     const bitmap = new OffscreenCanvas(BINS, 1);
