@@ -421,7 +421,7 @@ def test_the_command_line(
     assert "has no video 'third'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*words, "--memory", "none,sam3"])
-    assert "'sam3' is none of none, upstream" in capsys.readouterr().err
+    assert "'sam3' is not one of none, upstream" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_continue(

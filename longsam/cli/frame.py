@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("frame.png"), metavar="FILE",
-        help="the image; of several frames FILE_NUMBER.png each (frame.png)",
+        help="the image; for several frames FILE_NUMBER.png each (frame.png)",
     )  # fmt: skip
     parser.set_defaults(run=run)
 

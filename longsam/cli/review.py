@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
         help=f"how likely a frame must be wrong, 0 to 1 ({LEAST_SURE})",
     )  # fmt: skip
     parser.add_argument(
-        "--most", type=int, default=30, metavar="N", help="print so many spans (30)"
+        "--most", type=int, default=30, metavar="N", help="print at most this many spans (30)"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all spans as JSON (not written)"
