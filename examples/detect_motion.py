@@ -25,12 +25,12 @@ warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing st
 
 
 class MotionDetector:
-    """Boxes around what differs from the background, learned from the frames seen so far.
+    """Boxes around what differs from a background learned from the frames seen so far.
 
     Args:
-        min_area: The least share of the frame that a thing covers.
-        history: How many of the frames it is given make the background.
-        warm_up: During the first frames it only learns; how many.
+        min_area: The smallest share of the frame that a thing covers.
+        history: How many frames the background is learned from.
+        warm_up: For how many frames at the start it only learns.
     """
 
     def __init__(self, min_area: float = 0.005, history: int = 200, warm_up: int = 10):
@@ -46,13 +46,13 @@ class MotionDetector:
         moving = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
         height, width = moving.shape
         self._left_to_learn -= 1
-        if self._left_to_learn >= 0 or (moving > 0).mean() > 0.5:  # or the camera has moved
+        if self._left_to_learn >= 0 or (moving > 0).mean() > 0.5:  # or the camera moved
             return None
         _, _, found, _ = cv2.connectedComponentsWithStats((moving > 0).astype(np.uint8))
         boxes = [
             (x, y, x + w, y + h)
             for x, y, w, h, area in found[1:]
-            # What touches the edge is on its way in or out: wait until it is seen whole.
+            # What touches the edge is entering or leaving: wait until all of it is visible.
             if area > self.min_area * height * width
             and x > 0
             and y > 0
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--video", help="default: a generated one")
     parser.add_argument("--config", default="configs/sam2.1/sam2.1_hiera_l.yaml")
     parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
-    parser.add_argument("--every", type=int, default=5, help="ask the detector on each nth frame")
+    parser.add_argument("--every", type=int, default=5, help="run the detector on every nth frame")
     parser.add_argument("--frames", type=int, default=300, help="of the generated video")
     parser.add_argument("--out", type=Path, default=Path("out/detect_motion"))
     options = parser.parse_args()

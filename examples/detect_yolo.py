@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--yolo", default="yolo11n.pt", help="weights that ultralytics reads")
     parser.add_argument("--config", default="configs/sam2.1/sam2.1_hiera_l.yaml")
     parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
-    parser.add_argument("--every", type=int, default=10, help="ask the detector on each nth frame")
+    parser.add_argument("--every", type=int, default=10, help="run the detector on every nth frame")
     parser.add_argument("--out", type=Path, default=Path("out/detect_yolo"))
     parser.add_argument("--save-every", type=int, default=500, help="frames; of files only")
     parser.add_argument(

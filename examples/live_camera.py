@@ -4,8 +4,8 @@
     python examples/live_camera.py --source rtsp://host/path --checkpoint ...
     python examples/live_camera.py                            # a generated video, the small model
 
-A click adds an object; a right click says what the last object is not. Space pauses the picture, r
-forgets all objects, q or Esc quits.
+A click adds an object; a right click marks what does not belong to the last object. Space pauses
+the picture, r forgets all objects, q or Esc quits.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WINDOW = "longsam"
 
 @dataclass
 class Window:
-    """What the user has done since the last look."""
+    """What the user did since the last look."""
 
     clicks: list[tuple[int, int, bool]] = field(default_factory=list)  # x, y, is it the object
     key: str = "\xff"  # none
@@ -94,7 +94,7 @@ def run(predictor: LongVideoPredictor, live: LiveVideo, window: Window) -> int:
                 predictor.reset_state(state)
                 num_objects = 0
                 break
-            take_up_clicks()  # they count from the next frame on
+            take_up_clicks()  # they apply from the next frame on
         else:
             return num_tracked
 

@@ -2,8 +2,8 @@
 
     python examples/memory_bank.py
 
-Prompts each object once in a generated video, stores what the model remembers of them, and tracks
-them in three other stretches of the same world, with the small model that comes with longsam.
+Prompts each object once in a generated video, saves what the model remembers, and tracks the
+objects in three other stretches of the same world, with the small model that comes with longsam.
 """
 
 import argparse

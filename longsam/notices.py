@@ -81,7 +81,7 @@ def replaced_corrections(replaced: list[tuple[Any, int]], current: Pass) -> None
     more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
     nearest = max(replaced, key=lambda one: one[1] * current.step)[1] + current.step
     warn(
-        f"The pass from frame {current.next_frame_idx} comes by the corrections of {which}{more}: "
+        f"The pass from frame {current.next_frame_idx} covers the corrections of {which}{more}: "
         "as in upstream the frame is tracked again and the correction is replaced. Start after it "
         f"(start_frame_idx={nearest}). {_TO_HOLD}"
     )

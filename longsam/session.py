@@ -102,7 +102,7 @@ _NO_COPY = (
 
 @dataclass
 class Pass:
-    """One pass over the video and how far it has come; saved with the state.
+    """One pass over the video and its progress; saved with the state.
 
     Attributes:
         next_frame_idx: The frame that is tracked next.
@@ -153,9 +153,9 @@ class Session:
     """Everything of ours that belongs to one state, under `state["longsam"]`.
 
     Attributes:
-        options: What `init_state` was told.
+        options: The options of `init_state`.
         memory: What is kept and what is forgotten.
-        batches: Where objects are tracked together; None where each is tracked by itself.
+        batches: Where objects are tracked together; None where each is tracked alone.
         follower: The memory policy in use; None is upstream's rule.
         history: What can be gone back to; None without snapshots.
         open_passes: The passes that have begun and not ended.

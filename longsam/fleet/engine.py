@@ -191,7 +191,7 @@ class Cluster:
             try:
                 progress = Progress(**self.ray.get(reference))
             except self.ray.exceptions.RayError:
-                continue  # it has died, as whoever waits for its result will see
+                continue  # it has died, which waiting for its result will show
             if progress.num_frames:  # it has opened its video
                 found[progress.name] = progress
         return found
