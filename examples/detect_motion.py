@@ -4,7 +4,8 @@
     python examples/detect_motion.py --video hall.mp4 --checkpoint sam2.1_hiera_large.pt
 
 OpenCV's background subtraction proposes boxes; longsam.detections turns them into objects. Any
-callable that returns boxes works too, such as a trained detector (see detect_yolo.py).
+callable that returns boxes works too, such as a trained detector (see detect_yolo.py). Writes the
+masks, a video with them drawn on it, and found.png: the frame with the most objects.
 """
 
 import argparse
@@ -14,10 +15,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from longsam import build_long_video_predictor
 from longsam.detections import track_detections
-from longsam.masks import MaskWriter
+from longsam.frames import open_source
+from longsam.masks import MaskFolder, MaskWriter, draw
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 # Upstream says so on every machine without its compiled extension.
@@ -102,6 +105,14 @@ def main() -> None:
                     scores.append(best)
                     missed += best < 0.5
     print(f"{len(first_frame_of)} objects; masks and overlay in {options.out / 'masks'}")
+    folder = MaskFolder(options.out / "masks")
+    most = max(folder.lines(), key=lambda line: len(line.obj_ids)).frame_idx
+    frames = open_source(video, None)
+    (image,) = frames.read(most, most + 1)
+    frames.close()
+    _, obj_ids, masks = folder.read(most)
+    Image.fromarray(draw(image, obj_ids, masks)).save(options.out / "found.png")
+    print(f"Look at {options.out / 'found.png'}, frame {most}.")
     if scores:
         print(
             f"from frame 50 on: mean IoU {np.mean(scores):.2f}, "
