@@ -290,10 +290,20 @@ TASKS = {
         "guides/exports.md",
     ),
     "resume a run after the machine was switched off": ("guides/resume.md",),
-    "correct a mask on an early frame and track again": ("guides/corrections.md",),
+    "correct a mask on an early frame by eye, in the browser, on a remote server": (
+        "guides/page.md",
+        "guides/corrections.md",
+    ),
     "track what a detector finds on a network camera": ("guides/detectors.md", "guides/live.md"),
 }
 """What someone with fresh eyes should manage, and the pages that say how."""
+
+
+def test_start_names_every_extra() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    extras = pyproject.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    names = set(re.findall(r"^(\w+) = ", extras, re.MULTILINE)) - {"docs", "dev"}
+    assert names == set(re.findall(r"^\| `(\w+)` \|", PAGES["start.md"], re.MULTILINE))
 
 
 def links(page: str) -> set[str]:

@@ -35,7 +35,8 @@ def draw_chart(
 
     Args:
         objects: The history of each object.
-        spans: The spans to shade. prompted: Frames with prompts.
+        spans: The spans to shade.
+        prompted: Frames with prompts.
         size: Height and width of the frames.
         width: The width of the image, in pixels.
 

@@ -32,7 +32,8 @@ class Progress:
     """A worker's progress with a video.
 
     Attributes:
-        name: The job's name. num_done: How many frames are tracked.
+        name: The job's name.
+        num_done: How many frames are tracked.
         num_frames: How many there are to track.
         num_saved: How many frames a save holds.
         pid: The worker's process.

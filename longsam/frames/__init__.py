@@ -47,8 +47,8 @@ def open_source(
             source.
         image_size: Side of the model's square input, in pixels; None keeps the frames' size
             (not with the decord reader).
-        reader: What decodes video files. frames_per_chunk: How many frames the decord reader
-            fetches at once.
+        reader: What decodes video files.
+        frames_per_chunk: How many frames the decord reader fetches at once.
 
     Raises:
         ValueError: The reader is unknown, or the video cannot be read, such as a playlist, which

@@ -62,8 +62,8 @@ def export(
         The new folder.
 
     Raises:
-        FileExistsError: `out` exists already, or is not an export. FileNotFoundError: `folder`
-            holds no masks.
+        FileExistsError: `out` exists already, or is not an export.
+        FileNotFoundError: `folder` holds no masks.
         ValueError: The format is unknown, cannot hold these masks, or they are damaged.
         ImportError: A package that the format needs is not installed; the message names it.
     """

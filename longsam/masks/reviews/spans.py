@@ -84,8 +84,8 @@ def review(
     history less, which is probably the one that lost its identity.
 
     Args:
-        folder: A `MaskWriter`'s folder. It need not be trusted. least_sure: How likely a frame must
-            be wrong to be in a span, 0 to 1.
+        folder: A `MaskWriter`'s folder. It need not be trusted.
+        least_sure: How likely a frame must be wrong to be in a span, 0 to 1.
 
     Returns:
         The spans, in the order of their first frames.
