@@ -24,7 +24,7 @@ class Batches:
     """The batches of one session.
 
     Args:
-        max_batch_size: How many objects a batch has at most; None is no limit.
+        max_batch_size: The most objects in a batch; None is no limit.
     """
 
     def __init__(self, max_batch_size: int | None):

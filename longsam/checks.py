@@ -120,7 +120,7 @@ def policy(model: Any, options: Options) -> None:
     if options.batch_objects is not False:
         raise ValueError(
             "batch_objects cannot be used with memory_policy: each object reads memories of its "
-            "own, so they are no batch. Leave one of them out."
+            "own, so they cannot be batched. Leave one of them out."
         )
     why_not = _upstream.why_no_policy(model, policy.num_paths)
     if why_not is not None:
@@ -136,7 +136,7 @@ def live(source: FrameSource, options: Options) -> None:
     if not isinstance(source, LiveVideo):
         return
     if options.snapshots is not None:
-        raise ValueError(f"{source.name} is live: there is no going back, so no snapshots.")
+        raise ValueError(f"{source.name} is live: it cannot be rewound, so it takes no snapshots.")
     if options.frames is not None:
         raise ValueError(
             f"{source.name} is live: its frames come one after the other, so frames=slice(...) "

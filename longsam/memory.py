@@ -8,7 +8,7 @@ from longsam._upstream import InferenceState
 from longsam.frame_map import FrameMap
 
 MAX_REWOUND = 3
-"""Of how many recent rewinds the neighbouring frames are kept."""
+"""The neighbouring frames of this many recent rewinds are kept."""
 
 
 class Memory:

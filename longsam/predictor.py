@@ -286,9 +286,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
     ) -> Generator[Step, None, None]:
         """Resume the most recent pass where it stopped, with the masks it would have given.
 
-        The pass may have ended by itself, been left with `break`, or been killed after the state
-        was saved. Direction and `max_frame_num_to_track` are those of that pass; the arguments are
-        those of `propagate_in_video`.
+        The pass may have ended, been left with `break`, or been killed after the state was saved.
+        Direction and `max_frame_num_to_track` are those of that pass; the arguments are those of
+        `propagate_in_video`.
 
         Yields:
             What `propagate_in_video` would have yielded next; nothing if the pass was over.

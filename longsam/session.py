@@ -259,7 +259,7 @@ class Session:
         self.memory.forget(state, [one.reads(num_read) for one in self.open_passes])
 
     def end(self, current: Pass) -> None:
-        """A pass has ended, by itself or because it was closed."""
+        """A pass has ended, or was closed."""
         self.open_passes = [one for one in self.open_passes if one is not current]
         self.drop_replaced_snapshots()
 

@@ -30,8 +30,8 @@ class Decoding:
         presence: The object score above which the object counts as present.
         from_mask: Whether the user's mask is used as it is; the decoder then only gives a pointer.
         masks: The candidates, as logits: float32, n x height x width.
-        predicted_ious: Of the candidates.
-        object_score: Of the object.
+        predicted_ious: The candidates' predicted IoUs.
+        object_score: The object's score.
         chosen: Which candidate was taken.
         full_masks: The masks taken, at the model's resolution: n x 1 x image_size x image_size, n
             the number of candidates if all were taken, else 1.
@@ -83,7 +83,7 @@ class Decoding:
         return (*sam_outputs[:2], self._ious, *sam_outputs[3:6], self._score)
 
     def predicted_iou(self, ious: torch.Tensor) -> torch.Tensor:
-        """Of what was taken, as a row."""
+        """The predicted IoU of what was taken, as a row."""
         return ious[:, self.chosen : self.chosen + 1]
 
 

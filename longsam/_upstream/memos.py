@@ -60,16 +60,16 @@ def checked_records(output: Output) -> list[Record]:
     """
     records = output.get(RECORDS, [])
     if not isinstance(records, list) or (RECORDS in output and not records):
-        raise TypeError("a record of a policy that is no list")
+        raise TypeError("a policy's records are not a list")
     for record in records:
         if not isinstance(record["memo"], dict) or not isinstance(record["held"], dict):
-            raise TypeError("a record of a policy that is no record")
+            raise TypeError("a policy's record is not a record")
         own = [] if record["output"] is None else [record["output"]]
         if not all(isinstance(frame_idx, int) for frame_idx in record["held"]):
-            raise TypeError("a policy holds something that is no frame")
+            raise TypeError("a policy holds something that is not a frame")
         for held_output in (*record["held"].values(), *own):
             if held_output["obj_ptr"].shape != output["obj_ptr"].shape or RECORDS in held_output:
-                raise TypeError("a policy holds something that is no output")
+                raise TypeError("a policy holds something that is not an output")
     return records
 
 

@@ -132,7 +132,7 @@ def copy_tracked(past: InferenceState, state: InferenceState, obj_id: Any, frame
 
 def add_memories(state: InferenceState, obj_idx: int, outputs: list[Output]) -> None:
     """Give an object conditioning memories at negative frame indices, which no frame of the video
-    has: -1, -2, ... after those that are there.
+    has: -1, -2, ... after existing ones.
     """
     known = conditioning_outputs(state, obj_idx)
     for output in outputs:

@@ -53,7 +53,7 @@ def write_steps(
         predictor: The predictor.
         state: The session.
         writer: Where masks go.
-        steps: The passes; a pass that ends by itself saves itself.
+        steps: The passes; a pass that reaches its end saves itself.
         total: How many frames the writer will have in the end; None if unknown.
         most: Stop when the writer has this many frames; None is all.
         is_quiet: Draw no progress bar.

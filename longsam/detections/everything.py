@@ -78,7 +78,7 @@ def everything(
     known = inspect.signature(SAM2AutomaticMaskGenerator).parameters.keys()
     unknown = sorted(given.keys() - known | given.keys() & {"model", "output_mode", "kwargs"})
     if unknown:  # upstream accepts anything silently
-        raise ValueError(f"{', '.join(unknown)} is no option of everything; see its description.")
+        raise ValueError(f"{', '.join(unknown)} is not an option of everything; see its docstring.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.script")  # upstream's

@@ -43,8 +43,8 @@ def match(
 
     Args:
         found: What the detector found.
-        masks: Of the objects, num_objects x height x width, bool.
-        labels: Of the objects.
+        masks: The objects' masks, num_objects x height x width, bool.
+        labels: The objects' labels.
         options: `match_iou` and `correct_iou` of them.
     """
     overlap, of_masks, of_boxes = _overlaps(found, masks)

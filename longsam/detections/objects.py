@@ -26,7 +26,7 @@ class KnownObjects:
 
     Args:
         obj_ids: Objects known from the start; their labels are their ids.
-        options: Of the run.
+        options: The run's options.
     """
 
     def __init__(self, obj_ids: Iterable[Any], options: Options):

@@ -43,7 +43,7 @@ class Tracker:
         state: The state that it tracks in.
         source: The video again, in the frames' own size; the state's source if it is live.
         detector: Runs on every few frames.
-        options: Of the run.
+        options: The run's options.
         is_saved: Whether the state may be saved, so that labels must be plain.
         owns_state: Whether the state is closed at the end of the run.
     """

@@ -24,7 +24,7 @@ def copy_frames(folder: Path, target: Path, *, after: int = -1, until: int | Non
     A copy from the beginning is complete: a `MaskWriter` can continue it.
 
     Args:
-        folder: Of a `MaskWriter`.
+        folder: A `MaskWriter`'s folder.
         target: Another folder; existing masks in it must be of the same video and objects.
         after: The frame written just before the first one copied; -1 is the beginning.
         until: The last frame to copy; -1 copies none, None all.
@@ -163,7 +163,7 @@ def frames_written(folder: Path, until: int | None = None) -> npt.NDArray[np.int
     """The frames of a folder in the order in which they were written.
 
     Args:
-        folder: Of a `MaskWriter`.
+        folder: A `MaskWriter`'s folder.
         until: Up to the last writing of this frame; None is all.
 
     Raises:

@@ -57,7 +57,7 @@ class Header:
         size: (height, width) of every mask.
         video: The path of the video, if the writer was given it. Do not trust it: anybody may have
             written it.
-        frame_rate: Of the overlay.
+        frame_rate: The overlay's frame rate.
     """
 
     formats: tuple[str, ...]

@@ -52,7 +52,7 @@ def runs(counts: bytes) -> npt.NDArray[np.int64]:
     number is the difference from the run two before.
 
     Raises:
-        ValueError: It is no list of numbers.
+        ValueError: It is not a list of numbers.
     """
     codes = np.frombuffer(counts, np.uint8).astype(np.int32) - ord("0")
     if not len(codes):

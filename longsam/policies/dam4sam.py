@@ -169,7 +169,7 @@ _NUM_SPREAD = 7
 
 
 def _output(memo: Memo, history: History, frame_idx: int) -> Any:
-    """Of a tracked frame, or of an anchor or a prompt that is not read as one."""
+    """The output of a tracked frame, or of an anchor or prompt that is not read as one."""
     for outputs in (memo["anchors"], history, history.conditioning):
         if frame_idx in outputs:
             return outputs[frame_idx]

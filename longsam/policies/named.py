@@ -50,7 +50,7 @@ def saved_with(saved: Any, given: MemoryPolicy | None) -> MemoryPolicy | None:
     Raises:
         ValueError: The save was made with a policy other than the one given, or none is given and
             the save's does not come with longsam.
-        TypeError: It is not as it is saved.
+        TypeError: It is not in the form in which policies are saved.
     """
     if saved is None:
         if given is not None:

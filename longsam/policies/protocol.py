@@ -87,7 +87,7 @@ class TrackedFrame:
 
     @property
     def predicted_iou(self) -> float:
-        """Of the mask that was taken."""
+        """The predicted IoU of the mask that was taken."""
         return self.candidates.predicted_ious[self.chosen]
 
     @property
@@ -178,11 +178,11 @@ class History:
         return [self.get(self.back(distance)) for distance in range(1, self.num_pointers + 1)]
 
     def predicted_iou(self, frame_idx: int) -> float:
-        """Of a tracked frame's mask. Waits for the GPU."""
+        """The predicted IoU of a tracked frame's mask. Waits for the GPU."""
         return _upstream.predicted_iou(self._tracked[frame_idx])
 
     def object_score(self, frame_idx: int) -> float:
-        """Of a tracked frame. Waits for the GPU."""
+        """The object score of a tracked frame. Waits for the GPU."""
         return _upstream.object_score(self._tracked[frame_idx])
 
 
@@ -269,7 +269,7 @@ class MemoryPolicy(Protocol):
         """Which hypotheses are followed from here, best first.
 
         Args:
-            memos: Of the hypotheses so far.
+            memos: The memos of the hypotheses so far.
             offers: For each, what the mask decoder offers for it.
 
         Returns:

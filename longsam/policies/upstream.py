@@ -37,7 +37,7 @@ class Upstream:
         return Recall(dict(history.conditioning), self.memories(history), history.pointers)
 
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
-        """The memo as it is."""
+        """The memo, unchanged."""
         return memo
 
     def holds(self, memo: Memo) -> Collection[int]:

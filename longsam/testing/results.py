@@ -167,7 +167,7 @@ def about(predictor: LongVideoPredictor, videos: Sequence[DavisVideo]) -> dict[s
 
 
 def described(policy: MemoryPolicy | None) -> dict[str, Any] | None:
-    """A policy as it is written."""
+    """A policy in the form that is written."""
     return None if policy is None else {"name": policy.name, "options": dict(policy.options())}
 
 
