@@ -346,7 +346,7 @@ def test_folders_that_are_not_as_davis(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages_y").rename(tmp_path / "y")
     masks = tmp_path / "Annotations_x" / "a"
     shutil.copy(masks / "00000.png", masks / "other.png")
-    refused(ValueError, r"other\.png is of no frame")
+    refused(ValueError, r"other\.png belongs to no frame")
     for path in masks.iterdir():
         path.unlink()
     refused(ValueError, "holds no PNGs")

@@ -30,9 +30,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "app",
         help="open a page in the browser: see, prompt, track and correct",
-        description="Serve a page to this machine's browser, where you prompt, track and correct a "
-        "video by eye. Everything is kept in --out, which `longsam track --resume`, "
-        "`longsam review` and Python read too. Stopped or killed, it continues where it was.",
+        description="Serve a page to this machine's browser, where you prompt, track and correct\n"
+        "a video by eye. Everything is kept in --out, which `longsam track --resume`,\n"
+        "`longsam review` and Python read too. Stopped or killed, it continues where it stopped.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

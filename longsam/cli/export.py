@@ -22,8 +22,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
         help="write the masks in a folder in another tool's format",
-        description="Write masks in the format of another tool, frame by frame, for any number "
-        "of frames. The new folder is complete or not there at all. Its objects.json says which "
+        description="Write masks in the format of another tool, frame by frame, for any number\n"
+        "of frames. The new folder is complete or not there at all. Its objects.json says which\n"
         "number stands for which id.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

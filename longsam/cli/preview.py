@@ -33,8 +33,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "preview",
         help="draw the masks of the prompted frames, before tracking",
-        description="Draw the masks that the model makes from the prompts, with the prompts, each "
-        "object's id, its area in pixels and how sure the model is that it is there (0 to 1). "
+        description="Draw the masks that the model makes from the prompts, with the prompts, each\n"
+        "object's id, its area in pixels and how sure the model is that it is there (0 to 1).\n"
         "Prompts are written as for `longsam track`.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -53,7 +53,7 @@ def add_flags(parser: Any) -> None:
         (
             "--mask", mask, "FILE[@FRAME][:OBJECT]",
             "an image of the frame's size, black outside the object; an indexed PNG with "
-            "several numbers is an object for each",
+            "several numbers is one object for each",
         ),
     )  # fmt: skip
     for flag, parse, metavar, what in kinds:
