@@ -75,13 +75,14 @@ def review(
     - "larger", "smaller": the area is more than 1.16 or less than 0.6 times the first, and counts
       fully from 1.8 and 0.22 times.
     - "low predicted IoU", "low object score": less than 0.85 and 0.7 of the usual; fully from 0.4
-    and 0.1. Without scores in the folder these are missing, and less is found. - "empty though
-    score high": no mask, but an object score only just below 0. - "scattered": the mask fills less
-    of its box than 0.85 of the first share; it may be in parts. - "vanished inside the frame": no
-    mask, and the last one before did not touch the border. - "jumped": it moved further in one step
-    than ever before. Alone it is not enough. - "same mask as object 2": the IoU of two objects'
-    masks is above 0.2, fully from 0.6. It counts more against the object whose area fits its own
-    history less, which is probably the one that lost its identity.
+      and 0.1. Without scores in the folder these are missing, and less is found.
+    - "empty though score high": no mask, but an object score only just below 0.
+    - "scattered": the mask fills less of its box than 0.85 of the first share; it may be in parts.
+    - "vanished inside the frame": no mask, and the last one before did not touch the border.
+    - "jumped": it moved further in one step than ever before. Alone it is not enough.
+    - "same mask as object 2": the IoU of two objects' masks is above 0.2, fully from 0.6. It counts
+      more against the object whose area fits its own history less, which is probably the one that
+      lost its identity.
 
     Args:
         folder: A `MaskWriter`'s folder. It need not be trusted.
