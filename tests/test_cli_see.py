@@ -238,7 +238,7 @@ def test_info_knows_results_from_images(
     capsys.readouterr()
     assert run("info", tmp_path) == 0
     said = capsys.readouterr().out
-    for words_ in ("masks that longsam has written", "5: 0 to 4", "in float32 on cpu", "object 1:"):
+    for words_ in ("masks written by longsam", "5: 0 to 4", "in float32 on cpu", "object 1:"):
         assert words_ in said
     assert run("info", tmp_path / "png") == 0
     assert "frames     5" in capsys.readouterr().out
