@@ -4,7 +4,8 @@
     python examples/detect_motion.py --video hall.mp4 --checkpoint sam2.1_hiera_large.pt
 
 OpenCV's background subtraction proposes boxes; longsam.detections turns them into objects. Any
-callable that returns boxes works too, such as a trained detector (see detect_yolo.py).
+callable that returns boxes works too, such as a trained detector (see detect_yolo.py). Writes the
+masks, a video with them drawn on it, and found.png: the frame with the most objects.
 """
 
 import argparse
@@ -14,10 +15,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from longsam import build_long_video_predictor
 from longsam.detections import track_detections
-from longsam.masks import MaskWriter
+from longsam.frames import open_source
+from longsam.masks import MaskFolder, MaskWriter, draw
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 # Upstream says so on every machine without its compiled extension.
@@ -25,12 +28,12 @@ warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing st
 
 
 class MotionDetector:
-    """Boxes around what differs from the background, learned from the frames seen so far.
+    """Boxes around what differs from a background learned from the frames seen so far.
 
     Args:
-        min_area: The least share of the frame that a thing covers.
-        history: How many of the frames it is given make the background.
-        warm_up: During the first frames it only learns; how many.
+        min_area: The smallest share of the frame that a thing covers.
+        history: How many frames the background is learned from.
+        warm_up: For how many frames at the start it only learns.
     """
 
     def __init__(self, min_area: float = 0.005, history: int = 200, warm_up: int = 10):
@@ -46,13 +49,13 @@ class MotionDetector:
         moving = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
         height, width = moving.shape
         self._left_to_learn -= 1
-        if self._left_to_learn >= 0 or (moving > 0).mean() > 0.5:  # or the camera has moved
+        if self._left_to_learn >= 0 or (moving > 0).mean() > 0.5:  # or the camera moved
             return None
         _, _, found, _ = cv2.connectedComponentsWithStats((moving > 0).astype(np.uint8))
         boxes = [
             (x, y, x + w, y + h)
             for x, y, w, h, area in found[1:]
-            # What touches the edge is on its way in or out: wait until it is seen whole.
+            # What touches the edge is entering or leaving: wait until all of it is visible.
             if area > self.min_area * height * width
             and x > 0
             and y > 0
@@ -67,7 +70,7 @@ def main() -> None:
     parser.add_argument("--video", help="default: a generated one")
     parser.add_argument("--config", default="configs/sam2.1/sam2.1_hiera_l.yaml")
     parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
-    parser.add_argument("--every", type=int, default=5, help="ask the detector on each nth frame")
+    parser.add_argument("--every", type=int, default=5, help="run the detector on every nth frame")
     parser.add_argument("--frames", type=int, default=300, help="of the generated video")
     parser.add_argument("--out", type=Path, default=Path("out/detect_motion"))
     options = parser.parse_args()
@@ -102,6 +105,14 @@ def main() -> None:
                     scores.append(best)
                     missed += best < 0.5
     print(f"{len(first_frame_of)} objects; masks and overlay in {options.out / 'masks'}")
+    folder = MaskFolder(options.out / "masks")
+    most = max(folder.lines(), key=lambda line: len(line.obj_ids)).frame_idx
+    frames = open_source(video, None)
+    (image,) = frames.read(most, most + 1)
+    frames.close()
+    _, obj_ids, masks = folder.read(most)
+    Image.fromarray(draw(image, obj_ids, masks)).save(options.out / "found.png")
+    print(f"Look at {options.out / 'found.png'}, frame {most}.")
     if scores:
         print(
             f"from frame 50 on: mean IoU {np.mean(scores):.2f}, "

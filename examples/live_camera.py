@@ -4,8 +4,8 @@
     python examples/live_camera.py --source rtsp://host/path --checkpoint ...
     python examples/live_camera.py                            # a generated video, the small model
 
-A click adds an object; a right click says what the last object is not. Space pauses the picture, r
-forgets all objects, q or Esc quits.
+A click adds an object; a right click marks what does not belong to the last object. Space pauses
+the picture, r forgets all objects, q or Esc quits. The last picture is written to --out.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from longsam import LiveVideo, LongVideoPredictor, build_long_video_predictor
 from longsam.frames import EndOfStreamError
@@ -30,10 +32,11 @@ WINDOW = "longsam"
 
 @dataclass
 class Window:
-    """What the user has done since the last look."""
+    """What the user did since the last look."""
 
     clicks: list[tuple[int, int, bool]] = field(default_factory=list)  # x, y, is it the object
     key: str = "\xff"  # none
+    image: np.ndarray | None = None  # what was shown last
 
     def __post_init__(self) -> None:
         cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
@@ -49,6 +52,7 @@ class Window:
 
     def show(self, image: np.ndarray) -> None:
         """Draw a frame (RGB) and note what the user does; space pauses."""
+        self.image = image
         cv2.imshow(WINDOW, image[..., ::-1])
         self.key = chr(cv2.waitKey(1) & 0xFF)
         while self.key == " " and chr(cv2.waitKey(50) & 0xFF) != " ":
@@ -94,7 +98,7 @@ def run(predictor: LongVideoPredictor, live: LiveVideo, window: Window) -> int:
                 predictor.reset_state(state)
                 num_objects = 0
                 break
-            take_up_clicks()  # they count from the next frame on
+            take_up_clicks()  # they apply from the next frame on
         else:
             return num_tracked
 
@@ -114,6 +118,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/sam2.1/sam2.1_hiera_t.yaml")
     parser.add_argument("--checkpoint", help="default: the small model that comes with longsam")
     parser.add_argument("--frames", type=int, default=600, help="of the generated video")
+    parser.add_argument("--out", type=Path, default=Path("out/live_camera.png"))
     options = parser.parse_args()
     source: Any = options.source
     if source is None:
@@ -125,9 +130,14 @@ def main() -> None:
     else:
         predictor = load_predictor()
     with LiveVideo(source, mode="newest") as live:
-        num_tracked = run(predictor, live, Window())
+        window = Window()
+        num_tracked = run(predictor, live, window)
     cv2.destroyAllWindows()
     print(f"{num_tracked} frames tracked, {live.num_dropped} dropped")
+    if window.image is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(window.image).save(options.out)
+        print(f"Look at {options.out}.")
 
 
 if __name__ == "__main__":

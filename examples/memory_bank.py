@@ -2,8 +2,9 @@
 
     python examples/memory_bank.py
 
-Prompts each object once in a generated video, stores what the model remembers of them, and tracks
-them in three other stretches of the same world, with the small model that comes with longsam.
+Prompts each object once in a generated video, saves what the model remembers, and tracks the
+objects in three other stretches of the same world, with the small model that comes with longsam.
+Writes known.png beside the bank: the last frame of each stretch with its masks.
 """
 
 import argparse
@@ -11,7 +12,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from longsam.masks import draw
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 # Upstream says so on every machine without its compiled extension.
@@ -38,6 +41,7 @@ def main() -> None:
     predictor.save_memory_bank(state, bank)
     print(f"{bank}: {WORLD.num_objects} objects, {bank.stat().st_size / 1e6:.2f} MB")
 
+    tiles = []
     for first in (5_000, 20_000, 70_000):
         state = predictor.init_state(stretch(first), memory_bank=bank)
         scores = []
@@ -46,6 +50,9 @@ def main() -> None:
             truth = WORLD.masks(first + frame_idx)
             scores += list(iou(mask_logits[:, 0] > 0, truth)[visible])
         print(f"frames {first} to {first + NUM_FRAMES - 1}: mean IoU {np.mean(scores):.2f}")
+        tiles.append(draw(WORLD.frame(first + frame_idx), state.obj_ids, mask_logits))
+    Image.fromarray(np.concatenate(tiles, axis=1)).save(bank.with_name("known.png"))
+    print(f"Look at {bank.with_name('known.png')}.")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def overlays() -> Iterator[Picture]:
 
 
 def curves() -> dict[str, list[tuple[int, float, bool]]]:
-    """Of each library: frames of the video, GB, and whether it was stopped at the limit."""
+    """For each library: frames of the video, GB, and whether it was stopped at the limit."""
     runs = json.loads(RESULT.read_text())["numbers"]["first_mask"]
     return {
         library: [
@@ -62,7 +62,7 @@ def curves() -> dict[str, list[tuple[int, float, bool]]]:
 
 
 def chart(found: dict[str, list[tuple[int, float, bool]]], share: float) -> Picture:
-    """The curves up to a share of their length, on an axis that is logarithmic in frames."""
+    """The curves up to a share of their length, over a logarithmic axis of frames."""
     height, width = SIZE
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
@@ -102,7 +102,7 @@ def main() -> None:
     options = parser.parse_args()
     found = curves()
     left = list(overlays())
-    grown = np.clip(np.linspace(0.02, 1.25, len(left)), 0, 1)  # the last fifth stands still
+    grown = np.clip(np.linspace(0.02, 1.25, len(left)), 0, 1)  # the last fifth is a still picture
     pictures = [
         Image.fromarray(np.hstack([overlay, chart(found, share)]))
         for overlay, share in zip(left, grown, strict=True)

@@ -4,6 +4,7 @@
 
 The run tracks a generated video with the small model that comes with longsam, writes masks, and
 saves its state every 50 frames. It is killed with SIGKILL, as a power cut or the system would.
+Writes resumed.png: the first frame, the one of the kill, and the last, with the resumed masks.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from longsam import Autosave
-from longsam.masks import MaskFolder, MaskWriter
+from longsam.masks import MaskFolder, MaskWriter, draw
 from longsam.testing import SyntheticVideo, load_predictor
 
 # Upstream says so on every machine without its compiled extension.
@@ -77,6 +79,11 @@ def main() -> None:
     for frame_idx in whole.frames:
         assert np.array_equal(killed.read(frame_idx).masks, whole.read(frame_idx).masks)
     print(f"All masks of {NUM_FRAMES} frames equal those of a run that was not killed.")
+
+    shown = [killed.read(frame_idx) for frame_idx in (0, options.kill_at, NUM_FRAMES - 1)]
+    tiles = [draw(VIDEO.frame(frame_idx), ids, masks) for frame_idx, ids, masks in shown]
+    Image.fromarray(np.concatenate(tiles, axis=1)).save(options.out / "resumed.png")
+    print(f"Look at {options.out / 'resumed.png'}.")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Upstream has two names for pip: the official repository installs the distributio
 `sam2` on PyPI is a third party's upload of the same files. pip does not know that both own the
 package `sam2`: one overwrites or hides the other, and uninstalling one may remove both.
 
-All of the wrapper imports upstream from here, so that the explanation comes first.
+The whole wrapper imports upstream from here, so that the explanation comes first.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pathlib import Path
 from longsam._warn import warn
 
 DISTRIBUTIONS = ("SAM-2", "sam2")
-"""What may own the package `sam2`: the official repository's name, and the one on PyPI."""
+"""The distributions that may own the package `sam2`: the official repository's, and PyPI's."""
 
 TESTED = Path(__file__).with_name("_tested_sam2.json")
 """Hashes of upstream's files as tested; written by tests/tested_sam2.py."""
@@ -31,25 +31,25 @@ HOW_TO_INSTALL = (
 
 
 def _installed() -> dict[str, metadata.Distribution]:
-    """Those of the two distributions that pip has installed, by name."""
+    """Which of the two distributions pip has installed, by name."""
     found = {}
     for name in DISTRIBUTIONS:
         with suppress(metadata.PackageNotFoundError):
             distribution = metadata.distribution(name)
-            # A clone that was built once holds an egg-info; only what is installed has a RECORD.
+            # A clone that was once built holds an egg-info; only an installed one has a RECORD.
             if distribution.read_text("RECORD") is not None:
                 found[name] = distribution
     return found
 
 
 def _import_error(error: ImportError) -> ImportError:
-    """What to do about an import of upstream that failed."""
+    """What to do about a failed import of upstream."""
     package = sys.modules.get("sam2")
     if package is None:
         text = "longsam runs on SAM 2, and there is no package sam2."
         if names := " ".join(_installed()):
             text += (
-                f" pip lists {names}, but its files are gone, as happens where two distributions "
+                f" pip lists {names}, but its files are gone, as happens when two distributions "
                 f"had the same ones. Uninstall it first: `pip uninstall {names}`."
             )
         text += f" Install one of the two: {HOW_TO_INSTALL}."
@@ -91,7 +91,7 @@ __all__ = [
 
 @cache
 def check_once() -> None:
-    """Warn of a second SAM 2, and of files that longsam was not tested with; once a process."""
+    """Warn about a second SAM 2, and about files not tested with longsam; once per process."""
     folder = Path(sam2.__file__).parent
     installed = _installed()
     if len(installed) > 1:
@@ -102,7 +102,7 @@ def check_once() -> None:
         warn(
             f"The SAM 2 in {folder} differs from the one that longsam was tested with (sam2 1.1.0 "
             f"on PyPI, commit 2b90b9f of facebookresearch/sam2) in {', '.join(names[:5])}{more}. "
-            "It is used as it is; that masks are exactly upstream's was not tested with it."
+            "It is used as it is, but masks were not compared with upstream's on it."
         )
 
 
@@ -130,7 +130,7 @@ def differing_files(folder: Path) -> list[str]:
 
 
 def file_hash(path: Path) -> str | None:
-    """SHA-256 of a text file, whatever its line ends are; None if it cannot be read."""
+    """SHA-256 of a text file, for any kind of line ends; None if it cannot be read."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Warnings that point at the user's own line, however deep inside the library they come from."""
+"""Warnings that point at the user's own line, however deep in the library they are raised."""
 
 import sys
 import warnings
@@ -8,12 +8,12 @@ _PASSED_THROUGH = frozenset({"longsam", "sam2", "torch", "contextlib", "concurre
 
 
 def warn(message: str) -> None:
-    """Issue a UserWarning whose place is the first caller outside the library.
+    """Issue a UserWarning that points at the first caller outside the library.
 
-    A thread of the library's own has no such caller; the place is then Python's "sys:1".
+    One of the library's own threads has no such caller; the warning then points at "sys:1".
 
     Args:
-        message: What is the matter, and what to do.
+        message: What is wrong, and what to do.
     """
     level, frame = 1, sys._getframe(0)
     while frame is not None and _package(frame.f_globals.get("__name__")) in _PASSED_THROUGH:

@@ -1,8 +1,8 @@
 """Objects that remember the same frames, tracked as one batch.
 
-Upstream tracks object by object. With `batch_objects` the first object of a group that it asks
-for is tracked together with the rest of its group, and the rest is answered from that. Outputs
-of the objects are views of the batch's, so that the next frame finds the batch without copying.
+Upstream tracks object by object. With `batch_objects`, when it asks for the first object of a
+group, the whole group is tracked together, and the others are answered from that result. The
+objects' outputs are views into the batch's, so that the next frame finds the batch without copying.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Group = tuple[int, ...]
 """Object indices."""
 
 Answer = tuple[Output, torch.Tensor]
-"""What upstream makes of one frame: the memory to keep, and mask logits."""
+"""Upstream's result for one frame: the memory to keep, and mask logits."""
 
 
 POSITIONS_ON_A_CPU = 2048
@@ -41,26 +41,26 @@ class Batches:
     """The batches of one session.
 
     Args:
-        max_batch_size: How many objects a batch has at most; None is no limit.
+        max_batch_size: The most objects in a batch; None is no limit.
     """
 
     def __init__(self, max_batch_size: int | None):
         self.max_batch_size = max_batch_size
         self._frame_idx: int | None = None
         self._answers: dict[int, Answer] = {}  # of this frame, by object index
-        # Frames as batches, each with the objects' outputs that it stands for: those that the frame
-        # before this one was made from, and those of this one.
+        # Frames as batches, each with the objects' outputs it holds: those that the previous frame
+        # was made from, and those of this one.
         self._before: dict[tuple[Group, int], tuple[list[Output], Output]] = {}
         self._now: dict[tuple[Group, int], tuple[list[Output], Output]] = {}
 
     def clear(self) -> None:
-        """Forget all batches; they are made again from what objects remember."""
+        """Forget all batches; they are rebuilt from what objects remember."""
         self._frame_idx = None
         self._before.clear()
         self._now.clear()
 
     def begin_step(self) -> None:
-        """A pass tracks its next frame: what was computed for another pass is not its answer."""
+        """A pass tracks its next frame: drop what was computed for another pass."""
         self._answers.clear()
 
     def track(
@@ -73,7 +73,7 @@ class Batches:
         *,
         reverse: bool,
     ) -> Answer:
-        """Upstream's result for one object, computed together with that of its group.
+        """Upstream's result for one object, computed together with the rest of its group.
 
         Args:
             reach: How many frames back tracking reads.
@@ -110,7 +110,7 @@ class Batches:
     def _together(
         self, state: InferenceState, group: Group, past: range
     ) -> dict[str, dict[int, Output]]:
-        """What a group remembers, as the outputs of one object that is a batch."""
+        """What a group remembers, as upstream's outputs of one object, batched."""
         conditioning, tracked = _remembered(state, group[0], past)
         return _upstream.batch_of_one_output_dict(
             {

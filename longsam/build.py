@@ -1,4 +1,4 @@
-"""Builders: upstream's own, told to make our class."""
+"""Builders: upstream's own, made to build our class."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -33,8 +33,8 @@ def build_long_video_predictor(
     Args:
         config_file: Upstream's name of a config, such as "configs/sam2.1/sam2.1_hiera_l.yaml", its
             last part, "sam2.1_hiera_l", or a size of SAM 2.1: "tiny", "small", "base_plus",
-            "large"; or the path of a YAML file of one's own. None is the released config that has
-            weights of the checkpoint's shapes.
+            "large"; or the path of your own YAML file. None is the released config whose weights
+            have the checkpoint's shapes.
         ckpt_path: A checkpoint in upstream's format; None leaves the weights random.
         device: Where the model runs; None is "cuda" where there is a GPU, else "cpu".
         mode: "eval" to track.
@@ -45,8 +45,8 @@ def build_long_video_predictor(
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
-        ValueError: The checkpoint is none, holds more than weights, or does not fit the config; or
-            there is no such config.
+        ValueError: The file is not a checkpoint, holds more than weights, or does not fit the
+            config; or there is no such config.
     """
     weights = None if ckpt_path is None else checkpoints.read(ckpt_path)
     if config_file is None:
@@ -83,10 +83,10 @@ def build_long_video_predictor(
 
 @contextmanager
 def _found(config: str | os.PathLike[str]) -> Iterator[str]:
-    """Let upstream's builder find a config by the name that is given.
+    """Let upstream's builder find a config by the name it yields.
 
     Raises:
-        ValueError: There is none, or it cannot be read as one.
+        ValueError: There is no such config, or the file cannot be read as one.
     """
     path = Path(config)
     try:

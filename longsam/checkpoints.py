@@ -1,4 +1,4 @@
-"""Checkpoints and configs: what a file is, which config it fits, and what to do if it does not."""
+"""Checkpoints and configs: what a file is, which config it fits, and what to do if none fits."""
 
 import os
 import pickle
@@ -31,7 +31,7 @@ def config_name(config: str | os.PathLike[str]) -> str:
             ("tiny", "small", "base_plus", "large").
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: There is no config of this name.
     """
     name = os.fspath(config).removesuffix(".yaml")
     name = f"sam2.1_hiera_{SIZES[name]}" if name in SIZES else name
@@ -47,7 +47,7 @@ def config_name(config: str | os.PathLike[str]) -> str:
 
 
 def released_config(weights: Weights) -> str | None:
-    """The released config that has weights of these shapes; None if there is none."""
+    """The released config whose weights have these shapes; None if there is none."""
     if _WIDTH not in weights:
         return None
     blocks = {name.split(".")[3] for name in weights if name.startswith(_BLOCK)}
@@ -61,7 +61,7 @@ def read(path: str | os.PathLike[str]) -> Weights:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is something else; what it is, and what to do, is said.
+        ValueError: The file is something else; the message says what, and what to do.
     """
     path = Path(path)
     if path.is_dir():
@@ -104,7 +104,8 @@ def check_fit(path: str | os.PathLike[str], weights: Weights, model: Weights, co
         config: The config's name.
 
     Raises:
-        ValueError: They differ; the first layer that does, and the config that fits, are named.
+        ValueError: They differ; the message names the first layer that does, and the config that
+            fits.
     """
     differing = next(
         (n for n in [*model, *weights] if _shape(weights, n) != _shape(model, n)), None
@@ -126,7 +127,7 @@ def _shape(weights: Weights, name: str) -> str:
 
 
 def _check_start(path: Path, start: bytes) -> None:
-    """Refuse what is seen by the first bytes of a file."""
+    """Refuse what the first bytes of a file give away."""
     what = ""
     if not start:
         what = "is empty (0 bytes): a download that failed?"

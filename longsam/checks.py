@@ -1,4 +1,4 @@
-"""What a caller gives, checked before upstream is called, and NumPy's numbers made Python's."""
+"""Checks of a caller's arguments before upstream is called; NumPy's numbers become Python's."""
 
 import operator
 from typing import Any
@@ -14,7 +14,7 @@ from longsam.options import Options
 
 
 def index(number: Any, name: str) -> int:
-    """A whole number, of NumPy's types too.
+    """A whole number; NumPy's types are accepted too.
 
     Raises:
         ValueError: It is something else.
@@ -41,10 +41,10 @@ def frame_idx(state: InferenceState, given: Any, name: str) -> int:
 
 
 def obj_id(given: Any, options: Options | None = None) -> Any:
-    """An object's id; NumPy's numbers and strings become Python's, so that they can be saved.
+    """An object's id; NumPy's numbers and strings become Python's so that they can be saved.
 
     Raises:
-        ValueError: It cannot be the key of a dict, or the session keeps snapshots and it cannot be
+        ValueError: It cannot be a dict key, or the session keeps snapshots and it cannot be saved
             in them.
     """
     if isinstance(given, np.generic) or (isinstance(given, torch.Tensor) and given.ndim == 0):
@@ -62,10 +62,10 @@ def obj_id(given: Any, options: Options | None = None) -> Any:
 
 
 def points(points: Any, labels: Any, box: Any) -> None:
-    """Refuse clicks that upstream would take and then fail on.
+    """Refuse prompts that upstream would accept and then fail on.
 
     Raises:
-        ValueError: Points and labels do not belong together, or the box is not four numbers.
+        ValueError: Points and labels do not match, or the box is not four numbers.
     """
     if points is not None and labels is not None:
         of_points, of_labels = (_shape(given) for given in (points, labels))
@@ -120,7 +120,7 @@ def policy(model: Any, options: Options) -> None:
     if options.batch_objects is not False:
         raise ValueError(
             "batch_objects cannot be used with memory_policy: each object reads memories of its "
-            "own, so they are no batch. Leave one of them out."
+            "own, so they cannot be batched. Leave one of them out."
         )
     why_not = _upstream.why_no_policy(model, policy.num_paths)
     if why_not is not None:
@@ -131,12 +131,12 @@ def live(source: FrameSource, options: Options) -> None:
     """Refuse options that need any frame at any time, for a source that is live.
 
     Raises:
-        ValueError: There is such an option.
+        ValueError: Such an option is set.
     """
     if not isinstance(source, LiveVideo):
         return
     if options.snapshots is not None:
-        raise ValueError(f"{source.name} is live: there is no going back, so no snapshots.")
+        raise ValueError(f"{source.name} is live: it cannot be rewound, so it takes no snapshots.")
     if options.frames is not None:
         raise ValueError(
             f"{source.name} is live: its frames come one after the other, so frames=slice(...) "

@@ -11,9 +11,9 @@ _CACHE = "_longsam_fingerprint"
 def fingerprint(model: torch.nn.Module) -> dict[str, str]:
     """Hashes of a model's config and of its weights, each 16 hex digits, and its name.
 
-    Hashing takes about a second for each GB of weights, so it is done again only when a tensor was
-    replaced or changed in place. A change through `tensor.data`, or to a tensor that was made in
-    inference mode, is not noticed.
+    Hashing takes about a second for each GB of weights, so it is repeated only when a tensor was
+    replaced or changed in place. A change through `tensor.data`, or to a tensor made in inference
+    mode, is not noticed.
     """
     tensors = sorted(model.state_dict(keep_vars=True).items())
     key = tuple((name, tensor.data_ptr(), _version(tensor)) for name, tensor in tensors)

@@ -1,4 +1,4 @@
-"""A map from frame indices to numbers that stays small while equal ones come in runs."""
+"""A map from frame indices to numbers that stays small where equal numbers come in runs."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ class FrameMap:
             self._insert(at, frame_idx, frame_idx + 1, number)
 
     def discard(self, frame_idx: int) -> None:
-        """Take a frame out; nothing happens if it has no number."""
+        """Remove a frame; nothing happens if it has no number."""
         at = bisect_right(self._starts, frame_idx) - 1
         if at < 0 or frame_idx >= self._stops[at]:
             return

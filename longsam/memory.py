@@ -8,33 +8,33 @@ from longsam._upstream import InferenceState
 from longsam.frame_map import FrameMap
 
 MAX_REWOUND = 3
-"""How many of the frames rewound to last keep their neighbours."""
+"""The neighbouring frames of this many recent rewinds are kept."""
 
 
 class Memory:
     """Which frames are kept, and which have been tracked.
 
-    For each object these stay: the frames tracked last, the neighbours of a few frames where a pass
-    may start, what open passes read next, and the frames with prompts.
+    For each object it keeps the most recently tracked frames, the neighbours of a few frames where
+    a pass may start, what open passes read next, and the frames with prompts.
 
     Args:
-        window: How many of the frames tracked last are kept.
+        window: How many of the most recently tracked frames are kept.
         reach: How many frames back tracking reads.
         max_prompt_frames: How many frames with prompts are kept for each object; None is all.
 
     Attributes:
         starts: Where passes are likely to start again: the first frame of the last pass, and the
             first conditioning frame, which is upstream's default.
-        rewound: The frames gone back to since the last pass began, at most `MAX_REWOUND`.
-        recent: The frames tracked last, oldest first (a dict for its order).
+        rewound: The frames rewound to since the last pass began, at most `MAX_REWOUND`.
+        recent: The most recently tracked frames, oldest first (a dict for its order).
         segment_of: For each object id all the frames that passes have tracked, forgotten or not,
             with the number of the segment that tracked them last (`snapshots.History`). 0 is none:
             there are no snapshots, or a frame only counts as tracked.
-        cleared: (object id, frame) where the output of a prompt stayed after the prompt was taken
-            back. No pass can make it again, so it is kept until one tracks the frame.
-        corrections: (object id, frame) of corrections that are no conditioning frames, so that a
-            pass that comes by replaces them, and whether the user has been told that one will.
-        told: (object id, frame) of prompts on forgotten frames, of which the user has been told.
+        cleared: (object id, frame) where a prompt was removed but its output stayed. No pass can
+            recompute it, so it is kept until one tracks the frame.
+        corrections: (object id, frame) of corrections that are not conditioning frames, so that a
+            pass over them replaces them, and whether the user has been told so.
+        told: (object id, frame) of prompts on forgotten frames that the user has been told about.
     """
 
     def __init__(self, window: int, reach: int, max_prompt_frames: int | None = None):
@@ -66,24 +66,24 @@ class Memory:
             self.corrections.pop((obj_id, frame_idx), None)
 
     def note_rewound(self, frame_idx: int) -> None:
-        """What was forgotten around a frame was made again."""
+        """What was forgotten around a frame has been recomputed."""
         others = [known for known in self.rewound if known != frame_idx]
         self.rewound = [*others, frame_idx][-MAX_REWOUND:]
 
     def note_cleared(self, obj_id: Any, frame_idx: int) -> None:
-        """A prompt was taken back; what the model made of it is left."""
+        """A prompt was removed; the model's output for it is left."""
         self.cleared.add((obj_id, frame_idx))
         self.corrections.pop((obj_id, frame_idx), None)
 
     def note_erased(self, obj_id: Any, frames: Iterable[int]) -> None:
-        """Upstream has removed outputs of an object itself: there is nothing to go back to."""
+        """Upstream itself has removed outputs of an object: rewinding cannot restore them."""
         writers = self.segment_of.get(obj_id)
         for frame_idx in frames:
             if writers is not None:
                 writers.discard(frame_idx)
 
     def forget_prompts(self, state: InferenceState, frame_idx: int, *, reverse: bool) -> None:
-        """Of the prompts that a pass has passed, keep the first conditioning frame and the latest.
+        """Of the prompts that a pass has reached, keep the first conditioning frame and the latest.
 
         What is forgotten counts as tracked from then on. Prompts that still lie ahead stay.
         """
@@ -108,7 +108,7 @@ class Memory:
                     known[forgotten] = 0
 
     def forget(self, state: InferenceState, to_be_read: Iterable[range]) -> None:
-        """Forget all that is no longer kept.
+        """Forget everything that is no longer kept.
 
         Args:
             state: The session.
@@ -126,14 +126,14 @@ class Memory:
                         held in pinned
                         or self._keeps(held)
                         or (obj_id, held) in self.cleared
-                        # What no pass has tracked cannot be made again.
+                        # What no pass has tracked cannot be recomputed.
                         or held not in writers
                         or _upstream.has_prompt(state, obj_idx, held)
                     ):
                         del by_frame[held]
 
     def _keeps(self, frame_idx: int) -> bool:
-        """Whether a frame without prompts is kept whatever passes are open."""
+        """Whether a frame without prompts is kept, apart from what open passes read."""
         return (
             frame_idx in self.recent
             or any(
@@ -145,7 +145,7 @@ class Memory:
         )
 
     def is_forgotten(self, state: InferenceState, obj_id: Any, frame_idx: int) -> bool:
-        """Whether an object was tracked on a frame and nothing of it is left."""
+        """Whether an object was tracked on a frame and its output there has been forgotten."""
         obj_idx = _upstream.object_idx(state, obj_id)
         writers = self.segment_of.get(obj_id)
         return (
@@ -161,9 +161,9 @@ class Memory:
     def forgotten_past(
         self, state: InferenceState, obj_id: Any, frame_idx: int, *, reverse: bool
     ) -> list[int]:
-        """Which of the frames that tracking this one reads are forgotten."""
+        """Which of the frames read to track this one are forgotten."""
         if self.window < self.reach:
-            return []  # init_state has said that masks differ
+            return []  # init_state has warned that masks differ
         obj_idx = _upstream.object_idx(state, obj_id)
         assert obj_idx is not None
         # A conditioning frame is not tracked itself; the frame after it reads one fewer of these.
@@ -175,7 +175,7 @@ class Memory:
     def missing_around(
         self, state: InferenceState, frame_idx: int
     ) -> dict[int, set[tuple[Any, int]]]:
-        """What a correction on a frame, and passes next to it, may read and was forgotten.
+        """Forgotten outputs that a correction on a frame, and passes next to it, may read.
 
         Returns:
             By the number of the segment that tracked it last: (object id, frame).
@@ -191,7 +191,7 @@ class Memory:
         return missing
 
     def forget_objects(self, remaining: Iterable[Any]) -> None:
-        """Forget what is noted of objects that are no more."""
+        """Drop the notes on objects that no longer exist."""
         remain = set(remaining)
         self.segment_of = {i: frames for i, frames in self.segment_of.items() if i in remain}
         self.cleared = {known for known in self.cleared if known[0] in remain}
@@ -203,7 +203,7 @@ class Memory:
             self.starts = frozenset()
 
     def to_plain(self) -> dict[str, Any]:
-        """What is noted, of types that can be saved."""
+        """The notes, in types that can be saved."""
         return {
             "starts": sorted(self.starts),
             "rewound": self.rewound,
@@ -217,7 +217,7 @@ class Memory:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Note what was saved."""
+        """Restore the notes that were saved."""
         self.starts = frozenset(saved["starts"])
         self.rewound = list(saved["rewound"])
         self.recent = dict.fromkeys(saved["recent"])

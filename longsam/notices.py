@@ -1,4 +1,4 @@
-"""What a user is told when masks will differ from upstream's, because frames were forgotten."""
+"""Warnings that masks will differ from upstream's because frames were forgotten."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from longsam.session import Pass, session_of
 
 
 def small_window(memory_window: int, reach: int) -> None:
-    """`init_state` was given a window in which tracking itself does not fit."""
+    """`init_state` was given a window too small for tracking itself."""
     warn(
         f"memory_window is {memory_window}, but this model reads {reach} frames back: masks will "
         f"differ from upstream's. Use None, or at least {reach}, for the same masks."
@@ -17,7 +17,7 @@ def small_window(memory_window: int, reach: int) -> None:
 
 
 def forgotten_prompt(state: InferenceState, obj_id: Any, frame_idx: int) -> bool:
-    """A prompt will not give upstream's mask; returns whether its frame was forgotten."""
+    """A prompt will not give upstream's mask. Returns whether its frame was forgotten."""
     obj_idx = _upstream.object_idx(state, obj_id)
     if obj_idx is None:
         return False
@@ -65,7 +65,7 @@ def forgotten_past(state: InferenceState, current: Pass) -> None:
 
 
 def dropped_correction(obj_id: Any, frame_idx: int) -> None:
-    """A conditioning frame was corrected, of which upstream keeps the first mask."""
+    """A conditioning frame was corrected, but upstream keeps the first mask there."""
     warn(
         f"Object {obj_id!r} was corrected on frame {frame_idx}, which is a conditioning frame: as "
         "in upstream the mask that it had before is kept, and the correction is lost. "
@@ -74,14 +74,14 @@ def dropped_correction(obj_id: Any, frame_idx: int) -> None:
 
 
 def replaced_corrections(replaced: list[tuple[Any, int]], current: Pass) -> None:
-    """A pass will track frames again that were corrected."""
+    """A pass will track corrected frames again."""
     which = ", ".join(
         f"object {obj_id!r} on frame {frame_idx}" for obj_id, frame_idx in replaced[:5]
     )
     more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
     nearest = max(replaced, key=lambda one: one[1] * current.step)[1] + current.step
     warn(
-        f"The pass from frame {current.next_frame_idx} comes by the corrections of {which}{more}: "
+        f"The pass from frame {current.next_frame_idx} covers the corrections of {which}{more}: "
         "as in upstream the frame is tracked again and the correction is replaced. Start after it "
         f"(start_frame_idx={nearest}). {_TO_HOLD}"
     )

@@ -1,4 +1,4 @@
-"""Object ids that outlive the process: what files hold and give back as it was."""
+"""Object ids that outlive the process: those that files hold and return unchanged."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ ObjectId = int | str
 
 
 def check_plain(obj_id: Any, which: str) -> None:
-    """Refuse an id that a file cannot give back without running code.
+    """Refuse an id that cannot be read from a file without running code.
 
     Args:
         obj_id: Any id that upstream takes.

@@ -1,4 +1,4 @@
-"""A fresh state: the video opened, and what we hold besides upstream's keys."""
+"""A fresh state: opens the video and adds what we hold besides upstream's keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from longsam.session import KEY, Session, State
 
 
 class Model(Protocol):
-    """What is asked of the model."""
+    """What opening asks of the model."""
 
     image_size: int
     device: torch.device

@@ -22,20 +22,20 @@ FRAMES_PER_CHUNK = 32
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What a session keeps on disk to go back to with `rewind`.
+    """What a session keeps on disk for `rewind`.
 
-    A snapshot is taken at the start of each pass and then after every so many frames; where passes
-    are advanced by turns, or prompts change between frames, at each change. It holds what
-    tracking on from there reads: at 1024 x 1024 about 4 MiB an object with the released models, and
+    A snapshot is taken at the start of each pass and then every `every` frames; where passes are
+    advanced in turn, or prompts change between frames, also at each change. It holds what tracking
+    reads to continue from there: at 1024 x 1024 about 4 MiB an object with the released models, and
     0.75 MiB more for each frame with prompts.
 
     Args:
-        every: Frames from one to the next. Going back tracks up to so many frames again.
-        folder: Where they are kept, by this session alone; snapshots that others have left there
-            are removed. A session that is saved and loaded again finds its own. None is a temporary
+        every: Frames from one snapshot to the next. `rewind` tracks up to this many frames again.
+        folder: Where this session, and no other, keeps them; snapshots left there by others are
+            removed. A session that is saved and loaded finds its own again. None is a temporary
             folder that is removed with the session.
         max_bytes: How much disk they may take; beyond it every second one is dropped, and then
-            those of the oldest passes. None is no bound.
+            those of the oldest passes. None is no limit.
 
     Raises:
         ValueError: `every` or `max_bytes` is not a whole number above 0.
@@ -86,7 +86,7 @@ class Autosave:
             raise ValueError(f"Autosave(path) is {self.path!r}; it must be the path of a file.")
 
     def begin(self, save: Callable[[Path], object]) -> "AutosaveRun":
-        """Start to count the frames of a pass that `save` can save at any time."""
+        """Start counting the frames of a pass that `save` can save at any time."""
         return AutosaveRun(self, save)
 
 
@@ -101,7 +101,7 @@ class AutosaveRun:
         self._interval_began = self._now()
 
     def step_done(self) -> None:
-        """The caller has dealt with a frame: save if it was the first, or if it is time."""
+        """The caller is done with a frame: save if it was the first, or if it is time."""
         self._num_steps += 1
         every = self._autosave.every
         interval = every.total_seconds() if isinstance(every, timedelta) else every
@@ -129,7 +129,7 @@ class AutosaveRun:
 
 @dataclass(frozen=True)
 class Options:
-    """What `init_state` was told besides the video; see there.
+    """The options of `init_state`; see there.
 
     Raises:
         ValueError: An option has a wrong value.
@@ -150,7 +150,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames"):
-            _set(self, name, bool(getattr(self, name)))  # upstream takes whatever is true
+            _set(self, name, bool(getattr(self, name)))  # upstream takes any true value
         _set(self, "frames_per_chunk", _whole("frames_per_chunk", self.frames_per_chunk))
         for name, of_none in (
             (
@@ -184,7 +184,7 @@ class Options:
             )
 
     def to_plain(self) -> dict[str, Any]:
-        """To be saved. Where snapshots lie is not in it: a file from others must not say so."""
+        """To be saved. Leaves out the snapshots' folder: a file from others must not choose it."""
         plain = asdict(replace(self, memory_policy=None))
         if self.memory_policy is not None:
             plain["memory_policy"] = {
@@ -214,7 +214,7 @@ class Options:
         """What was saved, with snapshots in a folder that the caller trusts, and a policy.
 
         Raises:
-            LookupError: There is an option of another name.
+            LookupError: There is an unknown option.
             TypeError: An option has a value of another type.
             ValueError: An option has a wrong value.
         """
@@ -246,7 +246,7 @@ class Options:
 
 
 def _whole(name: str, number: Any, also: str = ",", then: str = "") -> int:
-    """A whole number above 0, of NumPy's types too."""
+    """A whole number above 0; NumPy's types are accepted too."""
     if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
         raise ValueError(
             f"{name} is {number!r}; it must be a whole number{also} at least 1. {then}".rstrip()
@@ -255,7 +255,7 @@ def _whole(name: str, number: Any, also: str = ",", then: str = "") -> int:
 
 
 def _slice(frames: Any) -> slice:
-    """A slice of whole numbers, towards the end."""
+    """A slice of whole numbers, with a positive step."""
     parts = (frames.start, frames.stop, frames.step) if isinstance(frames, slice) else (-1,)
     if (
         any(

@@ -44,14 +44,14 @@ class LongVideoPredictor(SAM2VideoPredictor):
     """SAM 2's video predictor for video of any length, at constant memory.
 
     It is upstream's `SAM2VideoPredictor` with the same calls and the same masks. Frames are decoded
-    as they are needed, and after each frame what lies outside the memory window is forgotten.
+    as they are needed, and after each frame everything outside the memory window is forgotten.
     Build it with `build_long_video_predictor` or `from_pretrained`.
     """
 
     name: str = ""
-    """What messages call the model; the builders set it to config and checkpoint."""
+    """The model's name in messages; the builders set it to config and checkpoint."""
 
-    # Upstream's option, true for prompts of a session whose `corrections` condition.
+    # Upstream's option, on for prompts of sessions with corrections="condition".
     add_all_frames_to_correct_as_cond = _upstream.OrForOneSession()
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -77,13 +77,13 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
         Args:
             model_id: For instance "facebook/sam2.1-hiera-large".
-            device: As in `build_long_video_predictor`, and so are the others.
-            hydra_overrides_extra: See there.
-            vos_optimized: See there.
-            **kwargs: See there.
+            device: As in `build_long_video_predictor`.
+            hydra_overrides_extra: As there.
+            vos_optimized: As there.
+            **kwargs: As there.
 
         Raises:
-            ValueError: Upstream knows no model of this name.
+            ValueError: Upstream has no model of this name.
             ImportError: huggingface_hub is not installed.
         """
         if model_id not in build_sam.HF_MODEL_ID_TO_FILENAMES:
@@ -110,7 +110,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
     @classmethod
     def as_target(cls, vos_optimized: bool) -> str:
-        """The override that lets upstream's builder make this class; it wins over its own."""
+        """The Hydra override that makes upstream's builder build this class."""
         made = LongVideoPredictorVOS if vos_optimized and cls is LongVideoPredictor else cls
         return f"++model._target_={made.__module__}.{made.__qualname__}"
 
@@ -135,37 +135,37 @@ class LongVideoPredictor(SAM2VideoPredictor):
     ) -> State:
         """Open a video and encode its first frame; nothing else is decoded.
 
-        Written again because upstream's calls `load_video_frames`, which loads all frames, with no
-        hook in between:
+        Reimplemented because upstream's method calls `load_video_frames`, which loads all frames,
+        and has no hook to replace it:
         https://github.com/facebookresearch/sam2/blob/2b90b9f5ceec907a1c18123530e92e794ad901a4/sam2/sam2_video_predictor.py#L43
 
         Args:
             video_path: A video file that FFmpeg reads; a folder of images (JPEG, PNG, WebP, BMP or
                 TIFF; where there are JPEGs, only these); or frames by index: a numpy array or
                 memory map, a torch tensor, a list, or any object with `len` and `[]`, of uint8 RGB
-                frames, height x width x 3; or a list of image paths. A source whose length is not
-                known (an iterator of frames, a cv2.VideoCapture, the index of a camera, a URL) is
-                tracked as it arrives; see `LiveVideo`.
+                frames, height x width x 3; or a list of image paths. A source of unknown length (an
+                iterator of frames, a cv2.VideoCapture, the index of a camera, a URL) is tracked as
+                it arrives; see `LiveVideo`.
             offload_video_to_cpu: Normalize frames on the CPU instead of the model's device.
             offload_state_to_cpu: Keep memory features and masks in CPU memory.
             async_loading_frames: Frames are always loaded in the background while a pass runs. For
-                image files this normalizes in float64, as upstream's loader does when asked so,
-                and the last bit of a mask may depend on it.
-            memory_window: How many of the frames tracked last are remembered, besides the frames
-                with prompts and those around the start of the last pass. None means
-                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): continuing
-                is exact, and so is a correction on any of the last `reach + 1` frames. `reach`
-                (15) is the least that tracks exactly; below it masks differ from upstream's.
-            frames_per_chunk: How many frames are decoded ahead at most, uint8, 3 MiB each at
-                1024 x 1024. More make reading in reverse faster. Of a live source so many frames
-                before the current one are held, and can be prompted.
+                image files True normalizes in float64, as in upstream's loader, which can change
+                the last bit of the logits.
+            memory_window: How many of the most recently tracked frames are remembered, besides
+                frames with prompts and those around the start of the last pass. None means
+                `2 * reach + 1`, 31 with the released models (about 23 MiB an object): resuming is
+                exact, and so is a correction on any of the last `reach + 1` frames. `reach` (15) is
+                the smallest window that tracks exactly; below it masks differ from upstream's.
+            frames_per_chunk: At most this many frames are decoded ahead, uint8, 3 MiB at 1024 x
+                1024 each. More make reading in reverse faster. With a live source, this many frames
+                before the current one are held and can be prompted.
             reader: What decodes video files. "av" (PyAV) gives the pixels upstream sees, in one
                 sequential pass. "decord" reads in chunks; slower and heavier, and it refuses files
                 in which decord gives wrong frames after a seek.
             max_prompt_frames: How many frames with prompts are kept for each object: its first
-                conditioning frame and those that the pass has come by last. The others count as
-                tracked from then on. None keeps all, as upstream does, and memory and time grow
-                with them.
+                conditioning frame and the ones the pass reached most recently. From then on the
+                others count as tracked frames. None keeps all, as upstream does, and memory and
+                time grow with them.
             memory_bank: Objects known from other videos: a file of `save_memory_bank`, or a list of
                 them. They are tracked from frame 0 on without a prompt.
             snapshots: What is kept on disk so that `rewind` can go back; None keeps nothing.
@@ -173,22 +173,22 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 same frame) in batches of at most this many objects; True takes as many as gain
                 time, which has no limit on a GPU. Logits differ by rounding.
             frames: Which frames of the video are tracked, `slice(start, stop, step)`; None is all.
-                Indices of the state then count these, as if the video held no others;
-                `state.source.frames[frame_idx]` is a frame's index in the video.
+                Frame indices then count only these; `state.source.frames[frame_idx]` is a frame's
+                index in the video.
             corrections: "memory" keeps a correction (a prompt on a frame that was tracked) as
-                upstream does: with the tracked frames, until a pass comes by; on a conditioning
-                frame it is lost at once. "condition" makes it a conditioning frame: it holds, and
-                every later frame reads it.
+                upstream does: with the tracked frames, until a pass tracks that frame again; on a
+                conditioning frame it is lost at once. "condition" makes it a conditioning frame: it
+                stays, and every later frame reads it.
             memory_policy: Which memories are read, and which candidate mask is taken: "samurai",
                 "dam4sam", "sam2long", or a policy of `longsam.policies`. None is upstream's rule.
 
         Returns:
-            The inference state: a dict with upstream's keys and one of ours. It can be used in
-            `with`, and closed with `close`.
+            The inference state: a dict with upstream's keys and one of ours. Use it in `with`, or
+            close it with `close`.
 
         Raises:
             FileNotFoundError: There is no such file or folder.
-            ValueError: The video is of no kind that can be read, or an option has a wrong value.
+            ValueError: The video is not of a kind that can be read, or an option has a wrong value.
             RuntimeError: The first frame cannot be read.
             ImportError: reader="decord" without decord.
         """
@@ -225,18 +225,18 @@ class LongVideoPredictor(SAM2VideoPredictor):
         autosave: Autosave | None = None,
         progress_bar: bool | None = None,
     ) -> Generator[Step, None, None]:
-        """Track all objects through the video as upstream does, and forget each frame in time.
+        """Track all objects through the video as upstream does, forgetting frames on the way.
 
         Args:
             inference_state: From `init_state`, with at least one prompt for each object.
             start_frame_idx: Where to start; None is the first conditioning frame. After a
-                correction on frame f give f + 1 (in reverse f - 1): as in upstream, a pass that
-                comes by a corrected frame replaces the correction, unless `init_state` was given
-                corrections="condition". The corrected mask itself is what the prompt's call has
+                correction on frame f give f + 1 (in reverse f - 1): as in upstream, a pass over a
+                corrected frame replaces the correction, unless `init_state` was given
+                corrections="condition". The corrected mask itself is what the prompt's call
                 returned.
-            max_frame_num_to_track: Up to so many frames after the first; None is all.
+            max_frame_num_to_track: At most this many frames after the first; None is all.
             reverse: Track towards frame 0.
-            autosave: Save the state after the first frame and then every so often.
+            autosave: Save the state after the first frame and then at intervals.
             progress_bar: Whether upstream's bar is drawn; None draws it unless the source is live.
 
         Yields:
@@ -245,15 +245,15 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
         Raises:
             RuntimeError: No prompt was given, or a frame cannot be read, or an object was removed
-                or the state reset while the pass was open. Masks yielded before are good, and a
-                pass may be started again from a later frame.
+                or the state reset while the pass was open. Masks yielded before it are valid, and a
+                new pass may start from a later frame.
             ValueError: `start_frame_idx` is outside the video, or autosave was asked for and the
                 state cannot be saved.
 
-        Several passes may be open at once; each continues as upstream's would. Of a live source the
-        pass ends when the source does; prompts that are given between two yields count from the
-        next frame on, and None starts after the last frame tracked where the first conditioning
-        frame is no longer held.
+        Several passes may be open at once; each continues as upstream's would. With a live source
+        the pass ends when the source does, prompts given between two yields apply from the next
+        frame on, and start_frame_idx=None starts after the last tracked frame if the first
+        conditioning frame is no longer held.
         """
         images = _upstream.images(inference_state)
         start, num_left = start_frame_idx, None
@@ -285,11 +285,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
         autosave: Autosave | None = None,
         progress_bar: bool | None = None,
     ) -> Generator[Step, None, None]:
-        """Continue the pass that tracked a frame last where it stopped, as if it had not.
+        """Resume the most recent pass where it stopped, with the masks it would have given.
 
-        The pass may have ended by itself, been left with `break`, or been killed after the state
-        was saved. Direction and `max_frame_num_to_track` are those of that pass; the arguments are
-        those of `propagate_in_video`.
+        The pass may have ended, been left with `break`, or been killed after the state was saved.
+        Direction and `max_frame_num_to_track` are those of that pass; the arguments are those of
+        `propagate_in_video`.
 
         Yields:
             What `propagate_in_video` would have yielded next; nothing if the pass was over.
@@ -308,7 +308,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def upstream_pass(
         self, state: _upstream.InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
     ) -> Generator[Step, None, None]:
-        """Upstream's own generator, from where a pass is; called by the one loop."""
+        """Upstream's own generator, from where a pass is; the loop in `propagation` calls it."""
         most = None if current.num_left is None else current.num_left - 1
         start = current.next_frame_idx
         if not (resumed and current.reverse and start == 0):
@@ -326,10 +326,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
         yield from steps
 
     def save_state(self, inference_state: State, path: str | os.PathLike[str]) -> None:
-        """Write a state to a file, whole or not at all; a file that is there is replaced.
+        """Write a state to a file atomically; an existing file is replaced.
 
         The file holds objects, prompts and what is remembered of frames, and says which model and
-        video they belong to; it holds neither weights nor frames. At 1024 x 1024 it has 0.75 MiB
+        video they belong to; it holds neither weights nor frames. At 1024 x 1024 it takes 0.75 MiB
         for each object and remembered frame (23 MiB an object by default).
 
         Args:
@@ -338,7 +338,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
         Raises:
             ValueError: The source is live, or something is of a type that cannot be saved.
-            OSError: It cannot be written; the file that was there is as it was.
+            OSError: It cannot be written; an existing file is unchanged.
         """
         saving.write_state(inference_state, Path(path), self)
 
@@ -350,12 +350,12 @@ class LongVideoPredictor(SAM2VideoPredictor):
         snapshots: str | os.PathLike[str] | None = None,
         memory_policy: MemoryPolicy | str | None = None,
     ) -> State:
-        """Read a state that `save_state` has written, with the same model and video.
+        """Read a state written by `save_state`, with the same model and video.
 
         `resume_propagation` then continues where its pass stopped, with the masks of a run that was
-        never interrupted. The file may come from somebody else: no code is loaded from it, a video
-        that it names is opened only if it is a file or folder on this machine, and nothing outside
-        the snapshots' folder is written or removed.
+        never interrupted. The file need not be trusted: no code is loaded from it, a video that it
+        names is opened only if it is a file or folder on this machine, and nothing outside the
+        snapshots' folder is written or removed.
 
         Args:
             path: The file.
@@ -363,12 +363,13 @@ class LongVideoPredictor(SAM2VideoPredictor):
                 given again.
             snapshots: The folder of the session's snapshots. None is where they were, if that is a
                 folder beside `path`.
-            memory_policy: The session's; another is refused. None takes the one that the file
-                names, which must be one that comes with longsam.
+            memory_policy: The session's memory policy; a different one is refused. None takes the
+                one that the file names, which must be one that comes with longsam.
 
         Raises:
             FileNotFoundError: There is no such file, or no video where it was.
-            ValueError: It is no saved state, or one of another model or video; both are named.
+            ValueError: It is not a saved state, or it is of another model or video; the message
+                names both.
         """
         saved = saving.read_state(Path(path), self)
         policy = policies.named(memory_policy)
@@ -381,19 +382,19 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
     @torch.inference_mode()
     def rewind(self, inference_state: State, frame_idx: int) -> None:
-        """Remember a frame and its neighbours as upstream would, which forgets nothing.
+        """Restore what upstream, which forgets nothing, remembers of a frame and its neighbours.
 
-        What was forgotten within `reach + 1` frames of it is tracked again, from the snapshot
-        before; nothing that is still there is changed, and prompts given since stay. A correction
-        on the frame, and a pass from the frame after it, then give upstream's masks bit for bit.
-        Rewind to the frame where the next pass starts last.
+        Forgotten frames within `reach + 1` of it are tracked again, from the snapshot before them;
+        what is still remembered does not change, and prompts given since stay. A correction on the
+        frame, and a pass from the frame after it, then give upstream's masks bit for bit. Of
+        several frames, rewind last to the one where the next pass starts.
 
         Args:
             inference_state: From `init_state` with `snapshots`.
             frame_idx: The frame.
 
         Raises:
-            ValueError: The session keeps no snapshots, or the one that is needed is not there.
+            ValueError: The session keeps no snapshots, or not the one that is needed.
             FileNotFoundError: Its file is gone.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
@@ -409,14 +410,14 @@ class LongVideoPredictor(SAM2VideoPredictor):
     ) -> None:
         """Write what objects look like to a file, for `init_state(..., memory_bank=path)`.
 
-        Stored are the memories of frames with prompts (conditioning frames). Another video of the
-        same objects then starts knowing them, with no prompt of its own.
+        It stores the memories of frames with prompts (conditioning frames). Another video of the
+        same objects can then be tracked without a prompt.
 
         Args:
             inference_state: With at least one prompt for each object.
-            path: The file; it is replaced if it is there.
+            path: The file; an existing one is replaced.
             obj_ids: Which objects; None is all. Integers or strings.
-            anchors: With those that a memory policy (DAM4SAM) has at the last frame tracked.
+            anchors: Also the anchors that a memory policy (DAM4SAM) has at the last tracked frame.
 
         Raises:
             ValueError: There is no such object or policy, or an id is of another type.
@@ -428,7 +429,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def begin_autosave(
         self, inference_state: State, autosave: Autosave | None
     ) -> AutosaveRun | None:
-        """The saves of a pass, for those who wrap one; None where none are asked for.
+        """The autosave of a pass, for code that wraps one; None if `autosave` is None.
 
         Raises:
             ValueError: `autosave` is something else, the source is live, or an object's id is
@@ -461,11 +462,11 @@ class LongVideoPredictor(SAM2VideoPredictor):
         return images.advance()
 
     def scores(self, inference_state: State, frame_idx: int) -> dict[Any, scores.Scores]:
-        """How sure the model is of each object on a frame that is remembered.
+        """How sure the model is of each object on a remembered frame.
 
         Args:
             inference_state: From `init_state`.
-            frame_idx: A frame that was prompted, or that a pass has just yielded.
+            frame_idx: A frame that was prompted, or that a pass just yielded.
 
         Returns:
             By object id: (object_score, predicted_iou), see `longsam.scores.Scores`; objects that
@@ -478,9 +479,9 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
     @torch.inference_mode()
     def encode(self, inference_state: State, frame_idx: int) -> None:
-        """Compute a frame's features while there is time: a prompt on it is answered sooner.
+        """Compute a frame's features ahead of time, so that a prompt on it is answered sooner.
 
-        The features of one frame are kept, as upstream does; masks are the same.
+        Features of one frame are kept, as in upstream; masks do not change.
 
         Raises:
             ValueError: `frame_idx` is outside the video.
@@ -502,10 +503,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """
         return _upstream.bytes_by_kind(inference_state)
 
-    # Upstream's calls, with what we note of them ----------------------------------------------
+    # Upstream's calls, with our notes on them -------------------------------------------------
 
     def propagate_in_video_preflight(self, inference_state: State) -> None:
-        """Upstream's call; prompts that it takes up change what is remembered."""
+        """Upstream's call; the prompts that it consolidates change what is remembered."""
         if _upstream.has_waiting_prompts(inference_state):
             prompting.take_up(inference_state)
         super().propagate_in_video_preflight(inference_state)
@@ -525,7 +526,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
 
         Raises:
             ValueError: `frame_idx` is outside the video, or the prompt is refused. The state is
-                then as it was.
+                then unchanged.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
@@ -543,7 +544,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         """Upstream's call; on a frame that was forgotten it warns (see README, Exactness).
 
         Raises:
-            ValueError: `frame_idx` is outside the video. The state is then as it was.
+            ValueError: `frame_idx` is outside the video. The state is then unchanged.
         """
         frame_idx = checks.frame_idx(inference_state, frame_idx, "frame_idx")
         obj_id = checks.obj_id(obj_id, session_of(inference_state).options)
@@ -568,7 +569,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def remove_object(
         self, inference_state: State, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, torch.Tensor]]]:
-        """Upstream's call, and what is noted of the object goes too.
+        """Upstream's call; our notes on the object go too.
 
         Returns:
             The remaining object ids, and (frame_idx, mask logits) of the frames on which the
@@ -589,7 +590,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         ]
 
     def reset_state(self, inference_state: State) -> None:
-        """Upstream's call, and what is noted of the objects goes too."""
+        """Upstream's call; our notes on the objects go too."""
         super().reset_state(inference_state)
         session_of(inference_state).objects_removed(inference_state)
 
@@ -603,7 +604,7 @@ class LongVideoPredictor(SAM2VideoPredictor):
         batch_size: int,
         **inputs: Any,
     ) -> tuple[dict[str, Any], torch.Tensor]:
-        """Upstream's; as a policy asks, or for all objects that remember the same frames."""
+        """Upstream's, as the policy asks, or for all objects that remember the same frames."""
         run = partial(super()._run_single_frame_inference, inference_state, frame_idx=frame_idx)
         frame = _upstream.Inference(self, run, inference_state, frame_idx, inputs)
         return session_of(inference_state).infer(frame, output_dict, batch_size)
@@ -617,10 +618,10 @@ class LongVideoPredictor(SAM2VideoPredictor):
     def _clear_obj_non_cond_mem_around_input(
         self, inference_state: _upstream.InferenceState, frame_idx: int, obj_idx: int
     ) -> None:
-        """The method that upstream calls under `clear_non_cond_mem_around_input` and lacks.
+        """A method that upstream calls with `clear_non_cond_mem_around_input` but does not have.
 
-        Upstream has it for all objects at once; here it sees one. A correction on the frame itself
-        is what the user has just given and stays. (sam2 issue 571)
+        Upstream has one for all objects at once; this one sees one object. A correction on the
+        frame itself was just given by the user and stays. (sam2 issue 571)
         """
         prompting.clear_around(self, inference_state, frame_idx, obj_idx)
 

@@ -1,4 +1,4 @@
-"""What is done and noted when something is prompted, corrections above all."""
+"""What happens around a prompt: warnings, undoing a failed one, notes on corrections."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from longsam.session import Pass, session_of
 
 @contextmanager
 def adding(state: InferenceState, obj_id: Any, frame_idx: int) -> Iterator[None]:
-    """A prompt is added: warn where it will not give upstream's mask, and leave no half of it.
+    """Add a prompt whole or not at all, and warn if it will not give upstream's mask.
 
     With `init_state(corrections="condition")` it becomes a conditioning frame, tracked or not.
     """
@@ -27,7 +27,7 @@ def adding(state: InferenceState, obj_id: Any, frame_idx: int) -> Iterator[None]
 
 
 class _Model(Protocol):
-    """Upstream's, as far as it clears memories around prompts."""
+    """Upstream's, for clearing memories around prompts."""
 
     def _clear_non_cond_mem_around_input(self, inference_state: Any, frame_idx: int) -> Any: ...
 
@@ -44,7 +44,7 @@ def clear_around(model: _Model, state: InferenceState, frame_idx: int, obj_idx: 
 
 
 def take_up(state: InferenceState) -> None:
-    """Prompts that wait are about to be taken up: note corrections, which a pass may replace."""
+    """Pending prompts are about to be consolidated: note corrections, which a pass may replace."""
     session = session_of(state)
     session.changed()
     for obj_id, frame_idx, stays in _upstream.waiting_corrections(state):
@@ -55,7 +55,7 @@ def take_up(state: InferenceState) -> None:
 
 
 def tell_of_replaced(state: InferenceState, current: Pass) -> None:
-    """Warn, once for each, of corrections that a pass will replace."""
+    """Warn, once for each, about corrections that a pass will replace."""
     memory = session_of(state).memory
     replaced = [
         (obj_id, frame_idx)

@@ -1,4 +1,4 @@
-"""The path of a frame: one loop, for every pass over every kind of video.
+"""A frame's path: one loop for every pass over every kind of video.
 
 source -> read ahead (uint8) -> buffer -> upstream's encoder, memory attention and mask decoder
 -> forget what will not be read again -> yield
@@ -24,7 +24,7 @@ Step = tuple[int, list[Any], torch.Tensor]
 
 
 class Predictor(Protocol):
-    """What the loop asks of the predictor."""
+    """What the loop needs from the predictor."""
 
     feature_reach: int
 
@@ -56,8 +56,8 @@ def propagate(
         autosave: Saves the state on the way.
         progress_bar: Whether upstream's bar is drawn.
     """
-    # Encodes what was prompted; upstream's own call to it then finds nothing to do. Done first so
-    # that only the frames of the pass itself are read ahead.
+    # Encodes the prompts; upstream's own call then finds nothing to do. Done first so that only
+    # frames of the pass itself are read ahead.
     predictor.propagate_in_video_preflight(state)
     if start is None:
         start = _upstream.default_start(state)
@@ -72,7 +72,7 @@ def resume(
     autosave: AutosaveRun | None,
     progress_bar: bool,
 ) -> Generator[Step, None, None]:
-    """Resume the pass that tracked a frame last.
+    """Resume the most recent pass.
 
     Raises:
         RuntimeError: There was no pass.
@@ -103,14 +103,14 @@ def run(
     autosave: AutosaveRun | None = None,
     progress_bar: bool = False,
 ) -> Generator[Step, None, None]:
-    """Track frame after frame. Every frame that is tracked comes through here.
+    """Track frame after frame. Every tracked frame comes through here.
 
     Args:
         predictor: The predictor.
         state: The session.
         current: The pass; it moves on with each frame.
         resumed: Whether an earlier pass is continued; the frames around its start are still kept,
-            and in reverse it may have come to frame 0.
+            and in reverse it may have reached frame 0.
         autosave: Saves the state on the way.
         progress_bar: Whether upstream's bar is drawn.
     """
@@ -159,10 +159,10 @@ def propagate_live(
     reverse: bool,
     progress_bar: bool,
 ) -> Generator[Step, None, None]:
-    """A new pass over a source that is still arriving.
+    """A new pass over a live source.
 
     Without `start` it begins at the first conditioning frame while that is held, else after the
-    frame that was tracked last.
+    last tracked frame.
     """
     predictor.propagate_in_video_preflight(state)
     if start is None:
@@ -177,7 +177,7 @@ def propagate_live(
 def _run_live(
     predictor: Predictor, state: InferenceState, current: Pass, *, resumed: bool, progress_bar: bool
 ) -> Generator[Step, None, None]:
-    """One run after another: what is prompted between two yields counts from the next frame on."""
+    """One run after another, so that prompts given between two yields apply from the next frame."""
     while not current.is_over(len(_upstream.images(state))):
         predictor.propagate_in_video_preflight(state)
         with closing(
@@ -236,7 +236,7 @@ def _track_again(
     snapshot: int,
     missing: set[tuple[Any, int]],
 ) -> None:
-    """Put what is missing of a segment into the state."""
+    """Track a segment's missing frames again, into the state."""
     assert session.history is not None
     memories = session.history.read(segment, snapshot)
     past = _upstream.state_with_memories(state, memories)
@@ -255,7 +255,7 @@ def _track_again(
 def _take_snapshot_if_due(
     predictor: Predictor, state: InferenceState, session: Session, current: Pass
 ) -> None:
-    """Before a frame is tracked, where the last snapshot is long ago or something has changed."""
+    """Take a snapshot before a frame if the last one is old or something has changed."""
     history = session.history
     if history is None:
         return

@@ -1,6 +1,6 @@
 """States and memory banks on disk, loaded with the same model and the same video.
 
-What a file says is checked before anything is opened because of it: it may be somebody else's.
+Files may come from others: what one says is checked before anything is opened because of it.
 """
 
 import os
@@ -23,7 +23,7 @@ from longsam.storage import reporting_damage
 
 STATE_FORMAT = 4
 BANK_FORMAT = 3
-"""Increase when files written before can no longer be read."""
+"""Increase when older files can no longer be read."""
 
 
 def check_can_be_saved(state: InferenceState) -> None:
@@ -62,7 +62,7 @@ def write_state(state: InferenceState, path: Path, model: torch.nn.Module) -> No
 
 
 def read_state(path: Path, model: torch.nn.Module) -> dict[str, Any]:
-    """The content of a save of the same model."""
+    """The content of a state saved with the same model."""
     content = storage.read(path, "longsam_state", "state", STATE_FORMAT)
     _check_model(model, content, path)
     return content
@@ -74,7 +74,7 @@ def options_of(
     snapshots: str | os.PathLike[str] | None,
     policy: MemoryPolicy | None,
 ) -> Options:
-    """The options with which the saved state was made.
+    """The options that the saved state was opened with.
 
     Raises:
         ValueError: The file is damaged, or was made with another memory policy than the one given.
@@ -102,10 +102,10 @@ def options_of(
 
 
 def video_of(saved: dict[str, Any], path: Path) -> str:
-    """Where the video was, if it may be opened without being asked for.
+    """Where the video was, if it may be opened without the caller naming it.
 
     Raises:
-        ValueError: It has no path, or one that is not a file or folder on this machine.
+        ValueError: It has no path, or its path is not a file or folder on this machine.
         FileNotFoundError: It is not there.
     """
     with reporting_damage(path, "state"):
@@ -172,7 +172,7 @@ def write_bank(
         if anchors and follower is not None:
             memories += follower.anchors(state, obj_idx, state.last_frame_idx)
         for output in memories:
-            _upstream.detach(output)  # of the other objects nothing is written
+            _upstream.detach(output)  # nothing of the other objects is written
         objects.append((obj_id, memories))
     content = {
         "longsam_memory_bank": BANK_FORMAT,
@@ -185,7 +185,7 @@ def write_bank(
 
 
 def read_bank(path: Path, model: torch.nn.Module) -> dict[str, Any]:
-    """The content of a memory bank of the same model."""
+    """The content of a memory bank saved with the same model."""
     content = storage.read(path, "longsam_memory_bank", "memory bank", BANK_FORMAT)
     _check_model(model, content, path)
     return content
@@ -194,13 +194,13 @@ def read_bank(path: Path, model: torch.nn.Module) -> dict[str, Any]:
 def add_bank(
     state: InferenceState, path: Path, bank: dict[str, Any], add_object: Callable[[Any], int]
 ) -> None:
-    """Let a state know the objects of a memory bank.
+    """Add the objects of a memory bank to a state.
 
     Args:
         state: The session.
         path: The file of the bank.
         bank: Its content.
-        add_object: Gives the index of an object, which is new or known.
+        add_object: Returns the index of an object, new or known.
     """
     with reporting_damage(path, "memory bank"):
         constants = _upstream.learn_constants(state, bank["constants"])
@@ -246,8 +246,8 @@ def _describe(state: InferenceState) -> dict[str, Any]:
 def _check_video(state: InferenceState, saved: dict[str, Any], path: Path) -> None:
     """Refuse another video.
 
-    Where the bytes are the same it is the same one; a copy in another container has the same
-    frames, of which those that the save has digests of are compared.
+    The same bytes are the same video. A copy in another container has the same frames; those with a
+    digest in the save are compared.
     """
     given = _describe(state)
     with reporting_damage(path, "state"):

@@ -12,9 +12,9 @@ class Scores(NamedTuple):
     Attributes:
         object_score: A logit: above 0 the model sees the object, else its mask is empty. A prompt
             that is a mask gives 10, or -10 if the mask is empty.
-        predicted_iou: The IoU with the truth that the model expects of the mask that it chose,
-            about 0 to 1. A prompt that is a mask gives 1. Where the object score is not above 0 it
-            belongs to the mask that was suppressed.
+        predicted_iou: The model's estimate of the chosen mask's IoU with the truth, about 0 to 1. A
+            prompt that is a mask gives 1. Where the object score is not above 0 it belongs to the
+            mask that was suppressed.
     """
 
     object_score: float
@@ -23,11 +23,11 @@ class Scores(NamedTuple):
 
 def of_frame(state: InferenceState, frame_idx: int) -> dict[Any, Scores]:
     """See `LongVideoPredictor.scores`."""
-    # Memories of a bank have negative indices and are no frames.
+    # Memories from a bank have negative indices and are not frames.
     found = _upstream.scores(state, frame_idx) if frame_idx >= 0 else {}
     if not found:
         raise ValueError(
-            f"Of frame {frame_idx} no object is remembered: it was not tracked, or has been "
+            f"No object is remembered on frame {frame_idx}: it was not tracked, or has been "
             "forgotten. Ask for the scores of a frame as soon as the pass yields it, or give "
             "init_state a larger memory_window."
         )

@@ -37,7 +37,7 @@ class State(_upstream.InferenceState):
 
     @property
     def last_frame_idx(self) -> int:
-        """The frame that was tracked last; -1 before the first.
+        """The most recently tracked frame; -1 before the first.
 
         A caller that counts frames without objects sets `extras["last_frame_idx"]`.
         """
@@ -48,7 +48,7 @@ class State(_upstream.InferenceState):
 
     @property
     def extras(self) -> dict[str, Any]:
-        """What a caller wants saved with the state: plain values and tensors by name.
+        """What the caller wants saved with the state: plain values and tensors by name.
 
         Emptied whenever a frame is tracked or an object is removed, so it is never out of date.
         """
@@ -57,13 +57,13 @@ class State(_upstream.InferenceState):
     def put_image_features(self, frame_idx: int, features: dict[str, Any]) -> None:
         """Give the image features of the frame that is prompted or tracked next.
 
-        That frame is then neither decoded nor encoded here, and masks are those of a run in which
-        it is, bit for bit where the features are. They are kept until another frame is encoded or
+        That frame is then neither decoded nor encoded here. Where the features are bit for bit
+        those of the encoder, so are the masks. They are kept until another frame is encoded or
         given.
 
         Args:
             frame_idx: The frame.
-            features: What `predictor.forward_image` makes of it (a batch of one), on the model's
+            features: What `predictor.forward_image` returns for it (a batch of one), on the model's
                 device: "backbone_fpn" and "vision_pos_enc", for each level a tensor.
         """
         _upstream.put_features(self, frame_idx, features)
@@ -102,13 +102,13 @@ _NO_COPY = (
 
 @dataclass
 class Pass:
-    """One pass over the video and how far it has come; saved with the state.
+    """One pass over the video and its progress; saved with the state.
 
     Attributes:
         next_frame_idx: The frame that is tracked next.
         reverse: Whether it runs towards frame 0.
         num_left: How many frames are left to track; None is all.
-        obj_ids: The objects it tracks: those there were when it began.
+        obj_ids: The objects it tracks: those that existed when it began.
         segment: The segment of the history that it adds to.
     """
 
@@ -138,7 +138,7 @@ class Pass:
         )
 
     def comes_by(self, frame_idx: int) -> bool:
-        """Whether a frame is still to be tracked, if the video has it."""
+        """Whether a frame is still to be tracked, provided the video has it."""
         distance = (frame_idx - self.next_frame_idx) * self.step
         return distance >= 0 and (self.num_left is None or distance < self.num_left)
 
@@ -153,19 +153,19 @@ class Session:
     """Everything of ours that belongs to one state, under `state["longsam"]`.
 
     Attributes:
-        options: What `init_state` was told.
+        options: The options of `init_state`.
         memory: What is kept and what is forgotten.
-        batches: Where objects are tracked together; None where each is tracked by itself.
-        follower: The memory policy at work; None is upstream's rule.
+        batches: Where objects are tracked together; None where each is tracked alone.
+        follower: The memory policy in use; None is upstream's rule.
         attention: What the objects of the frame that is tracked have in common.
         history: What can be gone back to; None without snapshots.
         open_passes: The passes that have begun and not ended.
-        last_pass: The pass that tracked a frame last, as it was then; `resume_propagation` starts
-            from it.
-        last_segment: The segment whose pass was the last to change what is remembered; None if
-            anything else was. A pass whose segment it is can continue in the same segment.
+        last_pass: The most recent pass, as of the last frame it tracked; `resume_propagation`
+            starts from it.
+        last_segment: The segment of the pass that changed what is remembered last; None if
+            something other than a pass did. That pass can continue in the same segment.
         extras: See `State.extras`.
-        video: What tells this video from others, once it was asked for.
+        video: What tells this video from others, once computed.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Session:
         """One frame of one object: the memory to keep of it, and mask logits.
 
         Args:
-            frame: Upstream's computation of it.
+            frame: Upstream's computation of the frame.
             memories: What the object remembers.
             batch_size: How many objects that is.
         """
@@ -242,10 +242,10 @@ class Session:
         )
 
     def before_frame(self, current: Pass) -> None:
-        """A pass asks for its next frame: refuse one whose objects are no more.
+        """A pass asks for its next frame: refuse if one of its objects is gone.
 
         Raises:
-            RuntimeError: Since it began an object was removed, or the state was reset or closed.
+            RuntimeError: An object was removed, or the state reset or closed, after the pass began.
         """
         if self.is_closed:
             raise RuntimeError("The state is closed. Open the video again with init_state.")
@@ -269,17 +269,17 @@ class Session:
         self.extras.clear()
         self.memory.forget_prompts(state, frame_idx, reverse=current.reverse)
         self.memory.note_tracked(current.obj_ids, frame_idx, current.segment)
-        # A window below `reach` is kept to, though masks differ then.
+        # A window below `reach` is respected, though masks then differ.
         num_read = min(self.memory.reach, self.memory.window)
         self.memory.forget(state, [one.reads(num_read) for one in self.open_passes])
 
     def end(self, current: Pass) -> None:
-        """A pass has ended, by itself or because it was closed."""
+        """A pass has ended, or was closed."""
         self.open_passes = [one for one in self.open_passes if one is not current]
         self.drop_replaced_snapshots()
 
     def drop_replaced_snapshots(self) -> None:
-        """Remove the snapshots that no frame depends on any more."""
+        """Remove snapshots that no frame depends on any more."""
         if self.history is not None and not self.is_closed:
             running = {one.segment for one in self.open_passes}
             if self.last_pass is not None:

@@ -1,8 +1,8 @@
-"""Going back: what was tracked, in segments that can be tracked again from files on disk.
+"""Rewinding: what was tracked, in segments that can be tracked again from files on disk.
 
-Upstream holds for each object and frame what was written last. So each frame notes which segment
-wrote it last (`Memory.segment_of`). A segment is a stretch of one pass during which nothing else
-changed what is remembered: from its snapshots it can be tracked again, bit for bit.
+Upstream holds the latest output for each object and frame, so we note which segment wrote it
+(`Memory.segment_of`). A segment is a stretch of one pass during which nothing else changed what is
+remembered, so it can be tracked again from its snapshots, bit for bit.
 """
 
 import os
@@ -28,11 +28,11 @@ class Segment:
     """A stretch of a pass that can be tracked again.
 
     Attributes:
-        number: Counts segments from 1.
+        number: Its number, from 1.
         reverse: The direction of its pass.
         obj_ids: The objects that it tracks.
-        snapshots: Files by the frame that is tracked next from them, in the order of the pass.
-        tried: The frame before which a snapshot was taken last, or could not be written.
+        snapshots: Files, by the frame that is tracked next from each, in the order of the pass.
+        tried: The frame before which a snapshot was last taken, or tried and failed.
     """
 
     number: int
@@ -55,8 +55,8 @@ class Segment:
 class History:
     """The segments of one session, and their snapshots on disk.
 
-    Only files that carry this session's key are read, and only files with names of ours in its own
-    folder are removed.
+    Only files with this session's key are read, and only files in its own folder with our names are
+    removed.
     """
 
     def __init__(self, options: Snapshots):
@@ -73,12 +73,12 @@ class History:
         self.segments: dict[int, Segment] = {}
         self._key = secrets.token_hex(16)  # tells this session's files from others'
         self._num_ever = 0
-        self.has_failed = False  # to write a snapshot, since one was written
+        self.has_failed = False  # whether the last write of a snapshot failed
         self._is_tidy = False  # whether the folder holds nothing but these
 
     @property
     def num_bytes(self) -> int:
-        """Disk that is taken now."""
+        """Disk space in use."""
         return sum(
             path.stat().st_size
             for segment in self.segments.values()
@@ -87,7 +87,7 @@ class History:
         )
 
     def new_segment(self, obj_ids: list[Any], *, reverse: bool) -> Segment:
-        """A pass begins, or is continued after something else has happened."""
+        """A pass begins, or continues after something else happened."""
         self._tidy()
         self._num_ever += 1
         segment = Segment(self._num_ever, reverse, list(obj_ids))
@@ -113,7 +113,7 @@ class History:
         self._keep_within_bytes(segment)
 
     def read(self, segment: Segment, first: int) -> dict[str, Any]:
-        """What was given to `add`.
+        """The content that `add` was given.
 
         Raises:
             ValueError: The file is damaged, or another session's.
@@ -127,10 +127,10 @@ class History:
         return memories
 
     def drop_replaced(self, writers: Iterable[FrameMap], running: set[int]) -> None:
-        """Remove each snapshot whose frames have all been tracked again by later segments.
+        """Remove each snapshot if later segments have tracked all its frames again.
 
         Args:
-            writers: For each object which segment tracked which frame last.
+            writers: For each object, the segment that tracked each frame last.
             running: The segments that may still grow; their last snapshot stays.
         """
         written: dict[int, list[range]] = {}
@@ -147,12 +147,12 @@ class History:
                 del self.segments[segment.number]
 
     def close(self) -> None:
-        """Remove a temporary folder; one of the user's own stays, so that it can be loaded."""
+        """Remove the folder if it is temporary; the user's own stays, so that it can be loaded."""
         if self.is_temporary:
             self._remove_folder()
 
     def to_plain(self) -> dict[str, Any]:
-        """Which snapshots there are, to be saved with the session."""
+        """The list of snapshots, to be saved with the session."""
         return {
             "key": self._key,
             "num_ever": self._num_ever,
@@ -170,10 +170,10 @@ class History:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Know the snapshots of a saved session again, those that are still in the folder.
+        """Restore a saved session's list of snapshots, as far as they are still in the folder.
 
         Raises:
-            ValueError: A file has a name that is not one of ours.
+            ValueError: A file's name is not one of ours.
         """
         self._key = str(saved["key"])
         self._num_ever = int(saved["num_ever"])
@@ -195,7 +195,7 @@ class History:
             )
 
     def _tidy(self) -> None:
-        """Remove what an interrupted session has left in the folder, once."""
+        """Remove what an interrupted session left in the folder, once."""
         if self._is_tidy:
             return
         known = {path for one in self.segments.values() for path in one.snapshots.values()}
@@ -220,7 +220,7 @@ class History:
                 continue
             oldest = next(one for one in self.segments.values() if one.snapshots)
             if oldest is running and len(oldest.snapshots) <= 1:
-                return  # one snapshot is the least
+                return  # keep at least one
             self._remove(oldest, next(iter(oldest.snapshots)))
 
     @staticmethod
@@ -229,7 +229,7 @@ class History:
 
 
 def _overlap(served: range, run: range) -> bool:
-    """Whether a range, in either direction, has a frame of a run."""
+    """Whether a range, in either direction, shares a frame with a run."""
     if not served:
         return False
     low, high = min(served[0], served[-1]), max(served[0], served[-1])

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read without running code from them."""
+"""Files written atomically, and read without running code from them."""
 
 import io
 import os
@@ -22,14 +22,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_LOCK = "lock"  # in a temporary folder, held by the process that uses it
+_LOCK = "lock"  # in a temporary folder, locked by the process that uses it
 _TRAILER = b"\nlongsam crc32 %08x\n"
 _TRAILER_BYTES = len(_TRAILER % 0)
 _BLOCK_BYTES = 1 << 20
 
 
 def write(content: dict[str, Any], path: Path) -> None:
-    """Write a file so that at any time the old one or the new one is there, and whole.
+    """Write a file so that at any time either the old one or the new one is there, complete.
 
     Args:
         content: Plain types and tensors; see `plain`.
@@ -37,7 +37,7 @@ def write(content: dict[str, Any], path: Path) -> None:
 
     Raises:
         ValueError: There is a folder, a device or a pipe at `path`, or something cannot be saved.
-        OSError: The file cannot be written (the disk is full, ...). What was there is as it was.
+        OSError: The file cannot be written (the disk is full, ...). An existing file is unchanged.
     """
     content = plain(content)
     path = Path(os.path.realpath(path))
@@ -61,17 +61,17 @@ def write(content: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path, key: str, what: str, version: int) -> dict[str, Any]:
-    """Read a file that `write` has written.
+    """Read a file written by `write`.
 
     Args:
         path: The file.
-        key: The key under which it holds the version of its format.
+        key: The key that holds the version of its format.
         what: What messages call it: "state", "memory bank".
         version: The version that can be read.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is something else, or damaged, or of another version.
+        ValueError: It is something else, damaged, or of another version.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no saved {what} at {path}.")
@@ -81,7 +81,7 @@ def read(path: Path, key: str, what: str, version: int) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
         found = content[key]
         _check_tensors(content)
-    except Exception as error:  # damage is noticed in many ways
+    except Exception as error:  # damage shows in many ways
         raise ValueError(
             f"{path} is not a {what} that longsam has saved, or it is damaged "
             f"({type(error).__name__}: {_first_line(error)})."
@@ -97,7 +97,7 @@ def read(path: Path, key: str, what: str, version: int) -> dict[str, Any]:
 
 @contextmanager
 def reporting_damage(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Name the file where its content is not what was saved."""
+    """Name the file if its content is not what was saved."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -108,10 +108,10 @@ def reporting_damage(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def plain(value: Any) -> Any:
-    """The same of types that load without running code: a frame index may be NumPy's.
+    """The same in types that load without running code: a frame index may be NumPy's.
 
     Raises:
-        ValueError: There is something of another type.
+        ValueError: A value is of another type.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -125,7 +125,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, torch.Tensor)):
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, such as an Enum's, too
+        return str.__str__(value)  # also of a subclass, such as an Enum's
     for number in (int, float):
         if isinstance(value, number):
             return number(value)
@@ -133,19 +133,19 @@ def plain(value: Any) -> Any:
 
 
 def _write_checked(content: dict[str, Any], file: IO[bytes]) -> None:
-    """Torch's archive, and after it a checksum of every byte, which the archive itself lacks."""
+    """Torch's archive, followed by a checksum of every byte, which the archive itself lacks."""
     checked = _Checked(file)
     try:
         torch.save(content, checked)  # type: ignore[arg-type]
     except RuntimeError:
-        if checked.error is not None:  # torch hides what the disk has said
+        if checked.error is not None:  # torch hides the disk's own error
             raise checked.error from None
         raise
     file.write(_TRAILER % checked.crc)
 
 
 class _Checked(io.RawIOBase):
-    """A file that is written from start to end, with the checksum of what was written."""
+    """A file written from start to end, with the checksum of what was written."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -166,7 +166,7 @@ class _Checked(io.RawIOBase):
 
 
 def _check(file: IO[bytes]) -> None:
-    """Refuse a file that is damaged, or that unpacks to more than its own size."""
+    """Refuse a damaged file, or one that unpacks to more than its own size."""
     num_bytes = os.fstat(file.fileno()).st_size - _TRAILER_BYTES
     if num_bytes < 0 or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise ValueError("it is too short")
@@ -198,17 +198,17 @@ def _check_tensors(value: Any) -> None:
 
 
 def temporary_folder(owner: object, prefix: str) -> tuple[Path, Callable[[], object]]:
-    """A folder that is removed with its owner, or at the latest when the next one is made.
+    """A folder removed together with its owner, at the latest when the next one is made.
 
-    A process that is killed cannot remove its own. Its lock on the folder goes with it, so the next
-    process that makes such a folder sees that nobody uses it, and removes it.
+    A killed process cannot remove its folder. But its lock on the folder is gone, so the next
+    process that makes such a folder sees that it is unused and removes it.
 
     Args:
         owner: The folder is removed when this object goes.
         prefix: How the names of such folders begin.
 
     Returns:
-        The folder, and what removes it earlier.
+        The folder, and a call that removes it earlier.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         _remove_if_unused(left)
@@ -217,7 +217,7 @@ def temporary_folder(owner: object, prefix: str) -> tuple[Path, Callable[[], obj
         return folder, weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     lock = open(folder / f"{_LOCK}.new", "wb")  # noqa: SIM115 (held as long as the folder)
     _try_to_lock(lock)
-    os.replace(folder / f"{_LOCK}.new", folder / _LOCK)  # others see it only when it is locked
+    os.replace(folder / f"{_LOCK}.new", folder / _LOCK)  # others see it only once it is locked
 
     def remove() -> None:
         lock.close()
@@ -234,7 +234,7 @@ def _remove_if_unused(folder: Path) -> None:
             if os.fstat(lock.fileno()).st_uid == os.getuid() and _try_to_lock(lock):
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError:
-        pass  # another's, or it is being made or removed
+        pass  # in use, or being made or removed
 
 
 def _try_to_lock(file: IO[bytes]) -> bool:
@@ -248,7 +248,7 @@ def _try_to_lock(file: IO[bytes]) -> bool:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove what processes that were killed while saving to the same path have left."""
+    """Remove what processes killed while saving to the same path have left."""
     if os.name != "posix":
         return
     for partial in path.parent.glob(f"{_escaped(path.name)}.*.partial"):

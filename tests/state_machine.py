@@ -667,7 +667,7 @@ class Calls(RuleBasedStateMachine):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = _result(call)
-        told = [str(w.message) for w in caught if "comes by the corrections of" in str(w.message)]
+        told = [str(w.message) for w in caught if "covers the corrections of" in str(w.message)]
         self._check_corrections(told)
         forgotten = [w.message for w in caught if "forgotten" in str(w.message)]
         assert not (self.is_exact and forgotten), forgotten[0]

@@ -192,7 +192,7 @@ def test_with_a_step_frames_are_those_of_the_video(
         (("--point", "5,5@50:1"), "has not been tracked yet"),
         (("--point", "500,5@10:1"), "is outside the frame"),
         ((), "no object was named"),
-        (("--resume",), "holds no correction that was stopped"),
+        (("--resume",), "holds no stopped correction"),
     ],
 )
 def test_wrong_corrections_change_nothing(

@@ -69,8 +69,8 @@ def test_a_run_says_what_is_needed_to_correct_it(out: Path) -> None:
     [
         ({"video": "http://127.0.0.1:9/video.mp4"}, "which is not there; give it with --video"),
         ({"video": "/dev/zero"}, "which is not there; give it with --video"),
-        ({"config": "evil.yaml"}, "a file of its own; give it with --config"),
-        ({"config": "configs/../../../tmp/evil"}, "a file of its own; give it with --config"),
+        ({"config": "evil.yaml"}, "give it with --config"),
+        ({"config": "configs/../../../tmp/evil"}, "give it with --config"),
         ({"device": "nowhere"}, "--device is 'nowhere'"),
         ({"dtype": "int8"}, "is damaged"),
         ({"frames": [0, 5]}, "is damaged"),

@@ -194,13 +194,18 @@ def test_sigterm_stops_as_ctrl_c_does(tmp_path: Path) -> None:
     assert "To resume: longsam track" in said
 
 
-def test_every_flag_says_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flag_says_its_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no line of a help is too wide."""
+    monkeypatch.setenv("COLUMNS", "102")
     for command in (
         *("track", "correct", "preview", "frame", "info", "review", "show", "export", "demo"),
     ):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 100, command
         text = text[: text.find("\nexample")] if "\nexample" in text else text
         flags = re.split(r"\n  (?=--)", text)[1:]
         assert flags
@@ -233,7 +238,7 @@ def test_info_knows_results_from_images(
     capsys.readouterr()
     assert run("info", tmp_path) == 0
     said = capsys.readouterr().out
-    for words_ in ("masks that longsam has written", "5: 0 to 4", "in float32 on cpu", "object 1:"):
+    for words_ in ("masks written by longsam", "5: 0 to 4", "in float32 on cpu", "object 1:"):
         assert words_ in said
     assert run("info", tmp_path / "png") == 0
     assert "frames     5" in capsys.readouterr().out

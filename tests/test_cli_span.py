@@ -114,7 +114,7 @@ def test_frames_counts_those_of_the_run_before(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--point", "9,9@3:1"), "these are other prompts than those of the run in"),
+        (("--point", "9,9@3:1"), "these prompts differ from those of the run in"),
         (("--format", "png"), "--format: the run in"),
         (("--memory-window", "20"), "--memory-window: the run in"),
         (("--memory", "samurai"), "--memory: the run in"),

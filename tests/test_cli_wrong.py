@@ -36,11 +36,11 @@ WRONG = {
     TRACK + POINT + "--frames 0": "--frames is 0",
     TRACK + POINT + "--frames many": "invalid int value",
     TRACK + POINT + "--save-every often": "must be a frame's number (1200) or a time",
-    TRACK + POINT + "--format gif": "is none of rle, png",
+    TRACK + POINT + "--format gif": "is not one of rle, png",
     TRACK + POINT + "--memory-window 0": "memory_window is 0",
     TRACK + POINT + "--dtype int8": "invalid choice",
     TRACK + POINT + "--device gpu": "--device is 'gpu'",
-    TRACK + POINT + "--resume --overwrite": "exclude each other",
+    TRACK + POINT + "--resume --overwrite": "cannot be combined",
     TRACK + POINT + "--out text.txt": "which is a file",
     TRACK + POINT + "--out text.txt/out": "nothing can be written",
     TRACK + POINT + "--colour red": "unrecognized arguments",
@@ -94,7 +94,7 @@ WRONG = {
     FRAME + "--out new/f.txt": "must end in .png or .jpg",
     "show .": "holds no masks",
     "info none.mp4": "There is no video file or image folder",
-    "demo video.mp4": "is there already",
+    "demo video.mp4": "already exists",
     "watch video.mp4": "invalid choice",
 }
 

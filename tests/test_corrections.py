@@ -180,7 +180,7 @@ def test_a_pass_over_a_correction_warns_once(
         next(ours.propagate_in_video(state, start, reverse=reverse))
     (warning,) = (one for one in caught if "corrections" in str(one.message))
     message = str(warning.message)
-    assert "comes by the corrections of object 1 on frame 25" in message
+    assert "covers the corrections of object 1 on frame 25" in message
     assert f"(start_frame_idx={after})" in message
     assert 'corrections="condition"' in message
     assert warning.filename == __file__

@@ -40,6 +40,7 @@ WRITTEN = [
 ]
 PACKAGE = Path(longsam.__file__).parent  # elsewhere than ROOT where longsam is installed
 CODE = [*PACKAGE.rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+NOTEBOOK = ROOT / "examples" / "long_video.ipynb"
 FENCE = re.compile(r"^([ ]*)```(\w*)\n(.*?)^[ ]*```$", re.MULTILINE | re.DOTALL)
 
 
@@ -224,8 +225,9 @@ def test_the_exports_are_those_of_the_code() -> None:
 # English ----------------------------------------------------------------------------------------
 
 TURNS = (
-    "anew", "behind frame", "goes on", "going on", "go on", "hardly meant", "is sought", "mended",
-    "sought again", "whoever",
+    "anew", "behind frame", "come by", "comes by", "goes on", "going on", "go on", "hardly meant",
+    "in vain", "is sought", "let go", "mended", "of one's own", "so often", "sought again",
+    "turns round", "whoever",
 )  # fmt: skip
 """Nobody says so. One of these is a word for word translation."""
 
@@ -236,7 +238,11 @@ def _name(path: Path) -> str:
 
 
 def said(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of prose: of Python its comments and strings, else all but code."""
+    """Lines of prose: of Python its comments and strings, of a notebook its cells, else no code."""
+    if path == NOTEBOOK:
+        for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+            yield number, " ".join(cell["source"])
+        return
     if path.suffix != ".py":
         text = FENCE.sub(lambda found: "\n" * found[0].count("\n"), path.read_text())
         yield from enumerate(text.splitlines(), 1)
@@ -249,11 +255,20 @@ def said(path: Path) -> Iterator[tuple[int, str]]:
                 yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("path", [*WRITTEN, *CODE], ids=_name)
+@pytest.mark.parametrize("path", [*WRITTEN, *CODE, NOTEBOOK], ids=_name)
 def test_stilted_turns(path: Path) -> None:
     turns = re.compile(rf"\b({'|'.join(TURNS)})\b", re.IGNORECASE)
     found = [f"{line}: {turns.findall(text)}" for line, text in said(path) if turns.search(text)]
     assert not found
+
+
+def test_the_notebook_has_its_pictures() -> None:
+    """Saved by tests/saved_notebook.py; tests/test_examples.py runs it and compares."""
+    assert NOTEBOOK.stat().st_size < 600_000
+    cells = [c for c in json.loads(NOTEBOOK.read_text())["cells"] if c["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert sum("image/jpeg" in output.get("data", {}) for output in outputs) >= 7
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
 
 
 def test_the_readme_is_short() -> None:
@@ -275,10 +290,20 @@ TASKS = {
         "guides/exports.md",
     ),
     "resume a run after the machine was switched off": ("guides/resume.md",),
-    "correct a mask on an early frame and track again": ("guides/corrections.md",),
+    "correct a mask on an early frame by eye, in the browser, on a remote server": (
+        "guides/page.md",
+        "guides/corrections.md",
+    ),
     "track what a detector finds on a network camera": ("guides/detectors.md", "guides/live.md"),
 }
 """What someone with fresh eyes should manage, and the pages that say how."""
+
+
+def test_start_names_every_extra() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    extras = pyproject.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    names = set(re.findall(r"^(\w+) = ", extras, re.MULTILINE)) - {"docs", "dev"}
+    assert names == set(re.findall(r"^\| `(\w+)` \|", PAGES["start.md"], re.MULTILINE))
 
 
 def links(page: str) -> set[str]:

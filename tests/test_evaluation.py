@@ -346,7 +346,7 @@ def test_folders_that_are_not_as_davis(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages_y").rename(tmp_path / "y")
     masks = tmp_path / "Annotations_x" / "a"
     shutil.copy(masks / "00000.png", masks / "other.png")
-    refused(ValueError, r"other\.png is of no frame")
+    refused(ValueError, r"other\.png belongs to no frame")
     for path in masks.iterdir():
         path.unlink()
     refused(ValueError, "holds no PNGs")
@@ -421,7 +421,7 @@ def test_the_command_line(
     assert "has no video 'third'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*words, "--memory", "none,sam3"])
-    assert "'sam3' is none of none, upstream" in capsys.readouterr().err
+    assert "'sam3' is not one of none, upstream" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_continue(

@@ -114,8 +114,8 @@ def test_areas_and_thresholds(predictor: LongVideoPredictor) -> None:
         ({"min_area": 0.5, "max_area": 0.4}, "min_area is 0.5 and max_area 0.4"),
         ({"min_area": -1}, "min_area is -1"),
         ({"max_area": 200}, "max_area 200"),
-        ({"point_per_side": 3}, "point_per_side is no option"),
-        ({"output_mode": "coco_rle"}, "output_mode is no option"),
+        ({"point_per_side": 3}, "point_per_side is not an option"),
+        ({"output_mode": "coco_rle"}, "output_mode is not an option"),
         ({"points_per_side": None}, "SAM2AutomaticMaskGenerator refuses"),
     ],
 )

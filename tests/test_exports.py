@@ -364,8 +364,8 @@ def test_one_category_keeps_the_tracks(folder: Path, tmp_path: Path) -> None:
 def test_formats_of_polygons_say_what_happens_to_holes() -> None:
     """In `longsam export --help` too, which lists these."""
     for to in ("yolo", "cvat"):
-        assert "holes stay" in FORMATS[to]
-        assert "holes stay" in " ".join((export.__doc__ or "").split())
+        assert "holes are kept" in FORMATS[to]
+        assert "keep holes" in " ".join((export.__doc__ or "").split())
 
 
 def test_it_is_whole_or_not_there(folder: Path, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_nothing_is_overwritten_that_is_no_export(
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("mine")
-    with pytest.raises(FileExistsError, match="is no export of longsam"):
+    with pytest.raises(FileExistsError, match="is not an export of longsam"):
         export(folder, "coco", mine, overwrite=True)
     assert (mine / "thesis.tex").exists()
 

@@ -54,7 +54,7 @@ def test_a_file_of_jobs(tmp_path: Path) -> None:
         ('{"video": "a.mp4", "prompts": []}', "one prompt or more"),
         ('{"video": 3, "prompts": [3]}', '"video" is 3'),
         ('{"video": "s3://b/a.mp4", "prompts": [3]}', "is a URL"),
-        ('{"video": "a.mp4", "prompts": [3]}', "no object in braces"),
+        ('{"video": "a.mp4", "prompts": [3]}', "not an object in braces"),
         ('{"video": "a.mp4", "prompts": [{"object": 1}]}', "no points, no box and no mask"),
         ('{"video": "a.mp4", "prompts": [{"object": 1.5, "box": [1,2,3,4]}]}', '"object" is 1.5'),
         ('{"video": "a.mp4", "prompts": [{"object": 1, "box": [1,2,3]}]}', "x0, y0, x1, y1"),

@@ -107,9 +107,9 @@ def test_removing_the_last_object_ends_the_pass(ours: LongVideoPredictor) -> Non
 def test_what_is_held(ours: LongVideoPredictor) -> None:
     state = ours.init_state(iter(FRAMES), frames_per_chunk=8)
     assert [ours.advance(state) for _ in range(20)] == list(range(1, 21))
-    with pytest.raises(ValueError, match=r"frame_idx is 5.* frames 12 to 20 are held; older ones"):
+    with pytest.raises(ValueError, match=r"frame_idx is 5.* frames 12 to 20; older ones"):
         ours.add_new_points_or_box(state, 5, 1, points=[[60, 50]], labels=[1])
-    with pytest.raises(ValueError, match=r"12 to 20 are held; later ones have not arrived"):
+    with pytest.raises(ValueError, match=r"12 to 20; later ones have not arrived"):
         ours.add_new_mask(state, 21, 1, np.ones((120, 160), bool))
     ours.add_new_points_or_box(state, 13, 1, points=[[60, 50]], labels=[1])
     with pytest.raises(ValueError, match=r"start_frame_idx is 2,"):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from longsam.testing import SyntheticVideo
 
@@ -37,10 +38,10 @@ def display() -> Iterator[str]:
     server.wait()
 
 
-def test_a_click_on_the_picture_adds_an_object(display: str) -> None:
+def test_a_click_on_the_picture_adds_an_object(display: str, tmp_path: Path) -> None:
     environment = {**os.environ, "DISPLAY": display, "QT_LOGGING_RULES": "*=false"}
     example = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--frames", "240"],
+        [sys.executable, str(SCRIPT), "--frames", "240", "--out", str(tmp_path / "last.png")],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -65,3 +66,5 @@ def test_a_click_on_the_picture_adds_an_object(display: str) -> None:
     told = re.match(r"(\d+) frames tracked, (\d+) dropped", out)
     assert told is not None
     assert int(told[1]) > 5
+    with Image.open(tmp_path / "last.png") as picture:
+        assert picture.size == (640, 480)

@@ -288,7 +288,7 @@ def test_decord_reader_equals_decord(mp4: Path) -> None:
 def test_decord_reader_refuses_a_file_that_decord_reads_wrongly(tmp_path: Path) -> None:
     file = FILES["hevc open GOP"](tmp_path)
     with pytest.raises(
-        RuntimeError, match=r"video\.mp4: decord gives another frame .*reader=\"av\""
+        RuntimeError, match=r"video\.mp4: decord gives a different frame .*reader=\"av\""
     ):
         list(open_video(file, reader="decord").read(0, 60))
 

@@ -142,7 +142,7 @@ def test_they_are_saved_and_made_again(
     state = ours.load_state(tmp_path / "state.pt")
     for frame_idx in (0, 49, 79):
         assert ours.scores(state, frame_idx) == seen[frame_idx]
-    with pytest.raises(ValueError, match="Of frame 30 no object is remembered"):
+    with pytest.raises(ValueError, match="No object is remembered on frame 30"):
         ours.scores(state, 30)
     ours.rewind(state, 30)
     for frame_idx in (20, 30, 40):
@@ -155,11 +155,11 @@ def test_objects_of_a_memory_bank(ours: LongVideoPredictor, mp4: Path, tmp_path:
     ours.add_new_points_or_box(state, 0, 1, points=[[60, 50]], labels=[1])
     ours.save_memory_bank(state, tmp_path / "bank.pt")
     other = ours.init_state(mp4, memory_bank=tmp_path / "bank.pt")
-    with pytest.raises(ValueError, match="Of frame 0 no object is remembered"):
+    with pytest.raises(ValueError, match="No object is remembered on frame 0"):
         ours.scores(other, 0)
     assert track(ours, other, 3).keys() == {0, 1, 2}
     for frame_idx in (-1, 3, 99):
-        with pytest.raises(ValueError, match=f"Of frame {frame_idx} no object is remembered"):
+        with pytest.raises(ValueError, match=f"No object is remembered on frame {frame_idx}"):
             ours.scores(other, frame_idx)
     with pytest.raises(ValueError, match=r"frame_idx is 1\.5"):
         ours.scores(other, 1.5)  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ def test_masks_on_disk_have_the_videos_own_indices(
         (slice(0, 10, 0), "numbers from 0 on"),
         (slice(0.5, 10), "numbers from 0 on"),
         ((0, 10), "must be slice"),
-        (slice(100, None), "names no frame of"),
+        (slice(100, None), "selects no frame of"),
         (slice(20, 10), "it has 100 frames, 0 to 99"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longsam.testing import SyntheticVideo
 
-FIRST_TRAINING_SEED = 1_000_000  # evaluation uses seeds below
+FIRST_TRAINING_SEED = 1_000_000  # evaluation uses lower seeds
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]  # upstream's normalization
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
@@ -23,7 +23,7 @@ class Batch:
     Args:
         images: normalized, num_frames x clips x 3 x size x size.
         masks: bool, num_frames x objects x size x size; on frame 0 none is empty.
-        labels: which object shows where, -1 for none: int8, num_frames x clips x size x size.
+        labels: which object is visible where, -1 for none: int8, num_frames x clips x size x size.
         clip_of_object: (objects,).
         indices: the frame indices that the model is told, (num_frames,).
     """
@@ -110,7 +110,7 @@ def _make_clip(
         if frame_size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
             label = label.resize((size, size), Image.Resampling.NEAREST)
-        if quality is not None:  # the marks that lossy coding leaves
+        if quality is not None:  # artefacts of lossy coding
             data = io.BytesIO()
             image.save(data, "JPEG", quality=quality)
             image = Image.open(data)

@@ -8,7 +8,7 @@ The videos were fixed before training: of each difficulty 30 of 300 frames (seed
 5,000 (seeds 100 to 104), 256 x 256. In each one object (number seed % num_objects) is prompted on
 frame 0 by a click, a box and its mask, tracked separately. J is the IoU over the frames on which
 the object is visible (at least a thousandth of the frame), frame 0 left out, averaged per video
-first. An absent object (no pixel of it shows) is called absent where the mask is empty.
+first. An absent object (no pixel is visible) counts as recognized if its mask is empty.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def measure(options: argparse.Namespace, video: tuple[str, int, int]) -> dict[st
 
 
 def summary(videos: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the bars are about."""
+    """The label of the bars."""
     clips = [v for v in videos if v["frames"] == 300]
     long = [v for v in videos if v["frames"] > 300]
     result: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Upstream's model through one batch of clips, and how wrong it was."""
+"""Runs upstream's model on one batch of clips, and computes the loss."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +14,10 @@ NUM_FRAMES = 20_000  # what the model is told: a long video
 
 
 class TrainingHeads(nn.Module):
-    """Linear heads that only training uses; they give each part a task of its own at once.
+    """Linear heads for training only; they give each part its own task from the start.
 
     Without them the masks' gradient reaches encoder and memory only through a decoder that has
-    learned nothing yet, and little happens for long.
+    learned nothing yet, and for a long time little happens.
     """
 
     def __init__(self, width: int):
@@ -37,8 +37,8 @@ def start_well(model: SAM2Base) -> None:
             embedding.weight.mul_(0.3)
         for embedding in model.sam_prompt_encoder.point_embeddings:
             embedding.weight.mul_(0.3)
-        # A token attends to where its positional code says, from the first step: the product of
-        # equal projections is largest there, and four times as large it outweighs the rest.
+        # From the first step a token attends to its position: the product of equal projections is
+        # largest there, and with a factor of four it outweighs the rest.
         attentions = [decoder.transformer.final_attn_token_to_image]
         for layer in decoder.transformer.layers:
             attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
@@ -87,7 +87,7 @@ class Objective(nn.Module):
         self._watch()
 
     def _watch(self) -> None:
-        """Keep what the mask decoder gives before the predictor chooses among it."""
+        """Keep the mask decoder's output before the predictor chooses from it."""
         decoder, predict = self.model.sam_mask_decoder, self.model.sam_mask_decoder.predict_masks
 
         def predict_masks(*args: Any, **kwargs: Any) -> Any:

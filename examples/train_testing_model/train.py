@@ -3,9 +3,8 @@
     python train.py --out out/testing_model                 # two processes on a CPU
     python train.py --out out/testing_model --device cuda --processes 1
 
-Stops after the last step of the schedule, at --until-step, or after --minutes; started again with
-the same --out it resumes where it stopped. Writes log.jsonl, a line every 50 steps, and
-testing_model.pt.
+Stops after the last step of the schedule, at --until-step, or after --minutes; with the same --out
+it resumes where it stopped. Writes log.jsonl, a line every 50 steps, and testing_model.pt.
 """
 
 import argparse
@@ -87,7 +86,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         objective.load_state_dict(saved["objective"])
         optimizer.load_state_dict(saved["optimizer"])
         average, step, spent = saved["average"], saved["step"], saved["spent"]
-        for parameter in optimizer.state:  # as zero_grad leaves those that a step does not use
+        for parameter in optimizer.state:  # as zero_grad leaves those unused in a step
             parameter.grad = torch.zeros_like(parameter)
 
     total = sum(stage.steps for stage in SCHEDULE)
@@ -97,7 +96,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     while step < last_step:
         stage = stage_of(step)
         set_size(model, stage.size)
-        # Every step has its own seed, so that a run that was stopped resumes as if it had not been.
+        # Every step has its own seed, so a stopped run resumes as if it had never stopped.
         rng = np.random.default_rng((options.seed, rank, step))
         batch = make_batch(
             rng,
@@ -179,7 +178,7 @@ def stage_of(step: int) -> Stage:
 
 
 def set_size(model: SAM2Base, size: int) -> None:
-    """Make the model take images of another size, as its config's image_size would have."""
+    """Make the model take images of another size, as with another image_size in its config."""
     cells = size // model.backbone_stride
     model.image_size, model.sam_image_embedding_size = size, cells
     prompts = model.sam_prompt_encoder
@@ -205,7 +204,7 @@ def share_gradients(parameters: list[torch.nn.Parameter], processes: int) -> Non
 
 
 def write(path: Path, content: Any) -> None:
-    """Write so that a stop halfway leaves the file that was there."""
+    """Write so that a stop halfway leaves the old file."""
     temporary = path.with_suffix(".tmp")
     torch.save(content, temporary)
     os.replace(temporary, path)

@@ -1,8 +1,8 @@
-"""All that is taken for granted about upstream's SAM2VideoPredictor, in one place.
+"""Everything that we rely on in upstream's SAM2VideoPredictor, in one place.
 
 Line numbers refer to sam2/sam2_video_predictor.py and sam2/modeling/sam2_base.py at
 https://github.com/facebookresearch/sam2/tree/2b90b9f5ceec907a1c18123530e92e794ad901a4
-(sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` holds the installed upstream against it.
+(sam2 1.1.0 on PyPI). `tests/test_upstream_contract.py` checks the installed upstream against it.
 """
 
 from longsam._upstream.corrections import (

@@ -11,9 +11,9 @@ _ARE_CONDITIONING: ContextVar[bool] = ContextVar("corrections_condition", defaul
 
 
 class OrForOneSession:
-    """A model's option `add_all_frames_to_correct_as_cond`, which a session may have of its own.
+    """A model's option `add_all_frames_to_correct_as_cond`, which a session can override.
 
-    Upstream asks the model for it while a prompt is added (lines 244 and 349). Within
+    Upstream reads it from the model while a prompt is added (lines 244 and 349). Within
     `corrections_condition` it is true, in this thread alone; the model's own value never changes.
     """
 
@@ -31,7 +31,7 @@ class OrForOneSession:
 
 @contextmanager
 def corrections_condition() -> Iterator[None]:
-    """A prompt that is added in here sees the option of all models as true."""
+    """A prompt added within this context sees the option as true on any model."""
     before = _ARE_CONDITIONING.set(True)
     try:
         yield
@@ -40,7 +40,7 @@ def corrections_condition() -> Iterator[None]:
 
 
 def waiting_corrections(state: InferenceState) -> Iterator[tuple[Any, int, bool]]:
-    """Corrections that the next pass takes up, and are no conditioning frames.
+    """Corrections that the next pass consolidates and that are not conditioning frames.
 
     Yields:
         (object id, frame, whether it stays). On a conditioning frame it does not: upstream keeps

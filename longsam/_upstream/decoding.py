@@ -1,10 +1,10 @@
 """Which of the mask decoder's candidates upstream takes, and when an object counts as present.
 
-Upstream takes the candidate of the greatest predicted IoU (sam2_base.py, line 383), and suppresses
-masks and pointers where the object score is not above 0 (line 349). It has no option for either.
-So a hook on the mask decoder lets it see a predicted IoU of 1 for the candidate that is to be taken
-and 0 for the others, and the object score less the threshold. `_track_step` puts the true numbers
-back. What is asked for lies in the context, not on the model, which several states may share.
+Upstream takes the candidate with the highest predicted IoU (sam2_base.py, line 383), and suppresses
+masks and pointers where the object score is not above 0 (line 349). It has no option for either. So
+a hook on the mask decoder shows it a predicted IoU of 1 for the candidate to take and 0 for the
+others, and the object score minus the threshold. `_track_step` puts the true numbers back. The
+request is kept in the context, not on the model, which several states may share.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ import torch
 from longsam._installed_sam2 import sam2_video_predictor
 
 Choose = Callable[[torch.Tensor, list[float], float], int]
-"""Of masks (n x height x width logits), their predicted IoUs and the object score, which one."""
+"""From masks (n x height x width logits), predicted IoUs and object score to the index to take."""
 
 
 @dataclass
@@ -28,13 +28,13 @@ class Decoding:
     Attributes:
         choose: Which of several candidates is taken; None takes all of them, each as a row.
         presence: The object score above which the object counts as present.
-        from_mask: Whether the user's mask is taken as it is; the decoder then gives a pointer only.
+        from_mask: Whether the user's mask is used as it is; the decoder then only gives a pointer.
         masks: The candidates, as logits: float32, n x height x width.
-        predicted_ious: Of the candidates.
-        object_score: Of the object.
+        predicted_ious: The candidates' predicted IoUs.
+        object_score: The object's score.
         chosen: Which candidate was taken.
-        full_masks: What was taken, at the model's resolution: n x 1 x image_size x image_size, n
-            the number of candidates where all were, else 1.
+        full_masks: The masks taken, at the model's resolution: n x 1 x image_size x image_size, n
+            the number of candidates if all were taken, else 1.
     """
 
     choose: Choose | None
@@ -49,7 +49,7 @@ class Decoding:
     _score: torch.Tensor | None = None
 
     def decide(self, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """What upstream is to see of the mask decoder's output."""
+        """The mask decoder's output as upstream is to see it."""
         masks, ious, tokens, score = output
         seen = score - self.presence if self.presence else score
         if self.from_mask:
@@ -64,12 +64,12 @@ class Decoding:
         if num_masks == 1:
             return masks, ious, tokens, seen
         if self.choose is None:
-            # Upstream takes candidate i for row i: its index of rows, the one row, is broadcast.
+            # Upstream takes candidate i for row i, as its row index (the single row) is broadcast.
             return masks, torch.eye(num_masks, dtype=ious.dtype, device=ious.device), tokens, seen
         self.chosen = self.choose(self.masks, list(self.predicted_ious), self.object_score)
         if not 0 <= self.chosen < num_masks:
             raise ValueError(
-                f"the policy has chosen mask {self.chosen}; there are {num_masks}, from 0 on."
+                f"the policy chose mask {self.chosen}; it must be from 0 to {num_masks - 1}."
             )
         one_hot = torch.zeros_like(ious)
         one_hot[0, self.chosen] = 1
@@ -83,7 +83,7 @@ class Decoding:
         return (*sam_outputs[:2], self._ious, *sam_outputs[3:6], self._score)
 
     def predicted_iou(self, ious: torch.Tensor) -> torch.Tensor:
-        """Of what was taken, as a row."""
+        """The predicted IoU of what was taken, as a row."""
         return ious[:, self.chosen : self.chosen + 1]
 
 
@@ -92,7 +92,7 @@ _CURRENT: ContextVar[Decoding | None] = ContextVar("longsam_decoding", default=N
 
 @contextmanager
 def decoding(how: Decoding) -> Iterator[None]:
-    """The frame that is decoded in here, in this thread, is decoded so."""
+    """Within this context, in this thread, a frame is decoded like this."""
     token = _CURRENT.set(how)
     try:
         yield
@@ -101,6 +101,6 @@ def decoding(how: Decoding) -> Iterator[None]:
 
 
 def decide(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    """The forward hook of the mask decoder; nothing changes where nobody has asked."""
+    """The forward hook of the mask decoder; it changes nothing unless asked to."""
     how = _CURRENT.get()
     return None if how is None else how.decide(output)

@@ -1,4 +1,4 @@
-"""What a policy knows of an object, kept with the output after which it knew it."""
+"""A policy's memos of an object, each kept with the output that it followed."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ frame, None where that is the output which the record lies in."""
 
 
 def new_record(memo: dict[str, Any], held: dict[int, Output]) -> Record:
-    """A hypothesis whose output of this frame is the one that the record will lie in."""
+    """A hypothesis whose output of this frame is the one that will hold the record."""
     return {"memo": memo, "held": held, "output": None}
 
 
@@ -52,7 +52,7 @@ def nearest_records(
 
 
 def checked_records(output: Output) -> list[Record]:
-    """The records of an output from a file, which may be somebody else's; none where it has none.
+    """The records of an output read from a file, which is not trusted; none if it has none.
 
     Raises:
         TypeError: They are not as they were saved.
@@ -60,16 +60,16 @@ def checked_records(output: Output) -> list[Record]:
     """
     records = output.get(RECORDS, [])
     if not isinstance(records, list) or (RECORDS in output and not records):
-        raise TypeError("a record of a policy that is no list")
+        raise TypeError("a policy's records are not a list")
     for record in records:
         if not isinstance(record["memo"], dict) or not isinstance(record["held"], dict):
-            raise TypeError("a record of a policy that is no record")
+            raise TypeError("a policy's record is not a record")
         own = [] if record["output"] is None else [record["output"]]
         if not all(isinstance(frame_idx, int) for frame_idx in record["held"]):
-            raise TypeError("a policy holds something that is no frame")
+            raise TypeError("a policy holds something that is not a frame")
         for held_output in (*record["held"].values(), *own):
             if held_output["obj_ptr"].shape != output["obj_ptr"].shape or RECORDS in held_output:
-                raise TypeError("a policy holds something that is no output")
+                raise TypeError("a policy holds something that is not an output")
     return records
 
 

@@ -39,13 +39,13 @@ def num_positions(model: Any) -> int:
 
 @dataclass(frozen=True)
 class Reach:
-    """What the model reads of the past, for policies.
+    """How much of the past the model reads, for policies.
 
     Attributes:
-        num_frames: How many frames back at most.
-        num_memories: Memory features of how many frames, besides conditioning ones.
-        num_pointers: Object pointers of how many frames back.
-        stride: How far these memories lie apart.
+        num_frames: How many frames back, at most.
+        num_memories: From how many frames it reads memory features, besides conditioning ones.
+        num_pointers: How many frames back it reads object pointers.
+        stride: How far apart these memories are.
         image_size: Height and width of its input.
         only_past: Whether object pointers of later conditioning frames are left out.
     """
@@ -59,7 +59,7 @@ class Reach:
 
 
 def reach_of(model: Any) -> Reach:
-    """What a model reads."""
+    """The reach of a model."""
     return Reach(
         reach(model),
         max(model.num_maskmem - 1, 0),
@@ -76,8 +76,8 @@ def why_no_policy(model: Any, num_paths: int) -> str | None:
         return "it has no memory (num_maskmem is 0)"
     if model.max_cond_frames_in_attn != -1:
         return (
-            f"its max_cond_frames_in_attn is {model.max_cond_frames_in_attn}, which would leave "
-            "out conditioning frames that the policy reads; build it with -1"
+            f"its max_cond_frames_in_attn is {model.max_cond_frames_in_attn}, which would drop "
+            "conditioning frames that the policy reads; build it with -1"
         )
     if num_paths > 1 and isinstance(model, SAM2VideoPredictorVOS):
         return (
@@ -88,7 +88,7 @@ def why_no_policy(model: Any, num_paths: int) -> str | None:
 
 
 def erased_by_clearing(model: Any, frame_idx: int) -> range:
-    """The frames that `_clear_non_cond_mem_around_input` (line 1017) removes outputs of."""
+    """The frames whose outputs `_clear_non_cond_mem_around_input` (line 1017) removes."""
     margin = model.memory_temporal_stride_for_eval * model.num_maskmem
     return range(frame_idx - margin, frame_idx + margin + 1)
 
@@ -99,8 +99,8 @@ def match_memory_dtype(
     """Let memory attention run without autocast when it reads no object pointer.
 
     Memory features are stored in bfloat16. Upstream concatenates them with object pointers, which
-    makes them float32 again; where there is no pointer (an object prompted on a later frame) they
-    stay bfloat16 and the first layer refuses them. The cast is the one that the pointers cause.
+    casts them to float32; without a pointer (an object prompted on a later frame) they stay
+    bfloat16 and the first layer refuses them. This does the same cast.
     """
     memory_features, frame_features = kwargs["memory"], kwargs["curr"][0]
     if not torch.is_autocast_enabled(frame_features.device.type):

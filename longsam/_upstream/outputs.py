@@ -8,20 +8,21 @@ from longsam._upstream.scores import PREDICTED_IOU
 from longsam._upstream.state import InferenceState, Output
 
 RECORDS = "longsam_policy"
-"""The key of ours in an output: what a policy knew after it, see `_upstream.memos`."""
+"""Our key in an output: what a policy knew after it, see `_upstream.memos`."""
 
 
 class Placing:
-    """Moves what was saved to the devices on which upstream keeps it (line 755).
+    """Moves what was saved to the devices where upstream keeps it (line 755).
 
-    Tensors that share their numbers, as those of outputs that policies hold do, still do so.
+    Tensors that share storage, such as those of outputs held by policies, still share it
+    afterwards.
     """
 
     def __init__(self, constants: dict[str, Any], device: torch.device, storage: torch.device):
         self._constants = constants
         self._device = device
         self._storage = storage
-        # With the tensors that were moved, so that no address is used again meanwhile.
+        # Holds the tensors that were moved too, so that no address is reused meanwhile.
         self._moved: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def output(self, output: Output) -> None:
@@ -77,19 +78,19 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def without_mask(output: Output) -> Output:
-    """The memory alone: the mask, and what a policy knew then, are for the frame they were on."""
+    """The memory alone: the mask and the policy's memo belong to the frame they were made on."""
     return {key: None if key == "pred_masks" else value
             for key, value in output.items() if key != RECORDS}  # fmt: skip
 
 
 def joined(outputs: list[Output]) -> Output:
-    """The memories of several objects of one frame as those of one that is a batch.
+    """The memories of several objects on one frame, as one batch.
 
-    The objects' own outputs become views of it.
+    The objects' own outputs become views into it.
     """
     batch = dict(outputs[0])
     for name in ("maskmem_features", "obj_ptr"):
-        if batch[name] is None:  # of a frame of which only pointers are read
+        if batch[name] is None:  # a frame of which only pointers are read
             continue
         batch[name] = _stack([output[name] for output in outputs])
         for i, output in enumerate(outputs):
@@ -110,7 +111,7 @@ def row(output: Output, i: int) -> Output:
 
 
 def detach(output: Output) -> None:
-    """Copy an output's tensors out of its batch, whose other objects are not kept."""
+    """Copy an output's tensors out of its batch, so that the other objects are not kept alive."""
     for name, value in output.items():
         if _is_tensor(value) and value.untyped_storage().nbytes() > value.nbytes:
             _wait_for(value)
@@ -122,7 +123,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
-    """Tensors of one row each as one tensor; a view where they lie one after another in memory."""
+    """Tensors of one row each as one tensor; a view where they are adjacent in memory."""
     first = rows[0]
     size = first.numel()
     if all(
@@ -144,6 +145,6 @@ def wait_for_copies(state: InferenceState) -> None:
 
 
 def _wait_for(tensor: torch.Tensor) -> None:
-    """Upstream offloads with non_blocking=True: what lies on the host may still be on its way."""
+    """Upstream offloads with non_blocking=True: a copy to the host may still be under way."""
     if not tensor.is_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()

@@ -17,13 +17,13 @@ def _bar(frames: Iterable[int], **options: Any) -> Iterable[int]:
 
 
 sam2_video_predictor.tqdm = _bar
-"""`propagate_in_video` draws a bar (line 583) and has no argument for it. Replaced once and for
-all, with what draws the same bar unless the context says otherwise."""
+"""`propagate_in_video` draws a bar (line 583) and has no argument for it. Replaced for good with
+one that draws the same bar unless the context says otherwise."""
 
 
 @contextmanager
 def progress_bar(*, is_drawn: bool) -> Iterator[None]:
-    """Say whether a pass that begins here draws upstream's bar."""
+    """Whether a pass that begins in this context draws upstream's bar."""
     token = _draws_bar.set(is_drawn)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the user has said of objects, and what the model made of it so far."""
+"""The user's prompts, and the model's outputs for them so far."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def has_prompt(state: InferenceState, obj_idx: int, frame_idx: int) -> bool:
 
 
 def has_waiting_prompts(state: InferenceState) -> bool:
-    """Whether there are prompts that the next pass takes up."""
+    """Whether there are prompts for the next pass to consolidate."""
     return any(
         by_frame
         for by_storage in state["temp_output_dict_per_obj"].values()
@@ -52,13 +52,13 @@ def has_waiting_prompts(state: InferenceState) -> bool:
 
 
 def waiting_prompt_frames(state: InferenceState, obj_idx: int) -> set[int]:
-    """The frames with prompts of an object that the next pass takes up."""
+    """The frames with prompts of an object for the next pass to consolidate."""
     waiting = state["temp_output_dict_per_obj"][obj_idx].values()
     return {frame_idx for by_frame in waiting for frame_idx in by_frame}
 
 
 def forget_prompt(state: InferenceState, obj_idx: int, frame_idx: int) -> None:
-    """Forget what the user said of an object on a frame; its output stays as a tracked one."""
+    """Forget an object's prompts on a frame; its output stays as that of a tracked frame."""
     state["point_inputs_per_obj"][obj_idx].pop(frame_idx, None)
     state["mask_inputs_per_obj"][obj_idx].pop(frame_idx, None)
     output = conditioning_outputs(state, obj_idx).pop(frame_idx, None)
@@ -68,13 +68,13 @@ def forget_prompt(state: InferenceState, obj_idx: int, frame_idx: int) -> None:
 
 @contextmanager
 def unchanged_if_refused(state: InferenceState, obj_id: Any) -> Iterator[None]:
-    """Restore the prompts of an object where adding another fails or is interrupted.
+    """Restore the prompts of an object if adding another fails or is interrupted.
 
-    Upstream adds the object, and takes the old prompt away, before it looks at the new one.
+    Upstream adds the object, and removes the old prompt, before it looks at the new one.
     """
     before = object_idx(state, obj_id)
     ids = state["obj_ids"]
-    # Whole, for their order: conditioning frames are read in the order in which they are held.
+    # Whole dicts, for their order: conditioning frames are read in dict order.
     held = [
         (by_frame, dict(by_frame))
         for by_frame in ([] if before is None else _prompts_of(state, before))
@@ -94,7 +94,7 @@ def unchanged_if_refused(state: InferenceState, obj_id: Any) -> Iterator[None]:
 
 
 def _prompts_of(state: InferenceState, obj_idx: int) -> list[dict[int, Any]]:
-    """Where the prompts of an object are, and what the model made of them so far."""
+    """The dicts of an object's prompts, and of the model's outputs for them so far."""
     return [
         state["point_inputs_per_obj"][obj_idx],
         state["mask_inputs_per_obj"][obj_idx],

@@ -1,8 +1,8 @@
-"""Which memories upstream reads, where a policy has chosen them.
+"""Making upstream read the memories that a policy has chosen.
 
 `_prepare_memory_conditioned_features` (sam2_base.py, line 497) reads conditioning frames in the
 order of their dict, then `num_maskmem - 1` memories, oldest first, with one `get` each, and then
-object pointers, nearest first, with one `get` each. `tests/test_upstream_contract.py` holds this.
+object pointers, nearest first, with one `get` each. `tests/test_upstream_contract.py` checks this.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ import torch
 from longsam._upstream.state import InferenceState, Output
 
 Weights = tuple[Sequence[float], Sequence[float]]
-"""Of memories and of pointers, in the order in which they are read."""
+"""Factors for memories and for pointers, in the order in which they are read."""
 
 
 class _Chosen(dict[int, Output]):
-    """Answers upstream's questions for tracked frames, in the order in which they come."""
+    """Answers upstream's lookups of tracked frames in the order in which they come."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ def chosen_memories(
     pointers: Sequence[Output | None],
     num_memories: int,
 ) -> dict[str, dict[int, Output]]:
-    """What upstream takes as the memories of one object, so that it reads just these."""
+    """The memories of one object as upstream takes them, holding only what it should read."""
     padding: list[Output | None] = [None] * (num_memories - len(memories))
     return {
         "cond_frame_outputs": dict(conditioning),
@@ -58,7 +58,7 @@ def chosen_memories(
 
 @contextmanager
 def counting_frames(state: InferenceState, num_frames: int | None) -> Iterator[None]:
-    """In here the video counts as so long; None leaves it."""
+    """Within this context the video counts as this long; None changes nothing."""
     if num_frames is None:
         yield
         return
@@ -75,7 +75,7 @@ _WEIGHTS: ContextVar[Weights | None] = ContextVar("longsam_weights", default=Non
 
 @contextmanager
 def weighing(weights: Weights | None) -> Iterator[None]:
-    """The frame that is tracked in here, in this thread, weighs its memories so."""
+    """Within this context, in this thread, a tracked frame weighs its memories like this."""
     token = _WEIGHTS.set(weights)
     try:
         yield
@@ -88,8 +88,8 @@ def weigh_keys(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The pre-hook of cross-attention: multiply its keys, not its values.
 
-    Keys are those of all memories, each as many as it has pixels, and then those of the object
-    pointers, each as many as it was split into.
+    Keys come from all memories, one for each pixel, and then from the object pointers, one for each
+    part that a pointer was split into.
     """
     weights = _WEIGHTS.get()
     if weights is None:
@@ -108,7 +108,7 @@ def weigh_keys(
 
 
 def weigh_where_asked(model: Any) -> None:
-    """Let each layer of memory attention weigh its keys where a policy asks for it."""
+    """Let each layer of memory attention weigh its keys if a policy asks for it."""
     for layer in model.memory_attention.layers:
         attention = layer.cross_attn_image
         if weigh_keys not in attention._forward_pre_hooks.values():

@@ -1,4 +1,4 @@
-"""How sure the model is: what upstream computes with each mask, and in part drops."""
+"""How sure the model is: scores that upstream computes with each mask, and partly drops."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from longsam._upstream.state import (
 )
 
 PREDICTED_IOU = "predicted_iou"
-"""What we keep in each output besides upstream's tensors: of the mask that was chosen."""
+"""What we keep in each output besides upstream's tensors: the predicted IoU of the chosen mask."""
 
 _CAUGHT = "longsam_predicted_iou"
 
@@ -28,9 +28,9 @@ def keeping_predicted_iou(
 ) -> tuple[Output, torch.Tensor]:
     """Upstream's `_run_single_frame_inference` (line 737), and the predicted IoU in its output.
 
-    It makes a compact output of what `track_step` returns and drops the rest. The outputs so far go
-    all the way down to `_track_step`, so a copy of that dict brings the IoU back; nothing is put on
-    the model, which several states may share.
+    It keeps a compact output of what `track_step` returns and drops the rest. The dict of outputs
+    so far is passed all the way down to `_track_step`, so a copy of it carries the IoU back;
+    nothing is put on the model, which several states may share.
     """
     caught: list[torch.Tensor] = []
     asking: dict[str, Any] = {**output_dict, _CAUGHT: (caught, how)}
@@ -44,11 +44,11 @@ def catch_predicted_iou(
 ) -> tuple[torch.Tensor, ...]:
     """Note the predicted IoU where `_track_step` (sam2_base.py, line 728) has it.
 
-    Of several masks upstream chooses the one of the greatest (line 383), unless a policy has. A
+    Of several masks upstream chooses the one with the highest (line 383), unless a policy chose. A
     prompt that is a mask gives 1.
 
     Returns:
-        What upstream is to use: the same, or with the numbers that a policy has hidden.
+        What upstream is to use: the same, or with the numbers that a policy had hidden put back.
     """
     if _CAUGHT not in output_dict:
         return sam_outputs
@@ -62,9 +62,9 @@ def catch_predicted_iou(
 
 
 def scores(state: InferenceState, frame_idx: int) -> dict[Any, tuple[float, float]]:
-    """(object score, predicted IoU) by object id, of those of which the frame is remembered.
+    """(object score, predicted IoU) by object id, of the objects remembered on the frame.
 
-    What a prompt has given counts at once, before a pass takes it up.
+    A prompt's output counts at once, before a pass consolidates it.
     """
     outputs = {
         obj_id: output

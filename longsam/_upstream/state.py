@@ -1,4 +1,4 @@
-"""The inference state: its keys, and what lies under them."""
+"""The inference state: its keys, and what they hold."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ InferenceState = dict[str, Any]
 
 
 Output = dict[str, Any]
-"""What the model made of one frame for one object: one entry of the memory bank."""
+"""The model's output on one frame for one object: one entry of the memory bank."""
 
 
 def new_state(
@@ -47,7 +47,7 @@ def new_state(
 
 
 def images(state: InferenceState) -> Any:
-    """What upstream reads frames from, by index: our frame buffer."""
+    """Where upstream reads frames from, by index: our frame buffer."""
     return state["images"]
 
 
@@ -81,13 +81,13 @@ def conditioning_outputs(state: InferenceState, obj_idx: int) -> dict[int, Outpu
 
 
 def all_outputs(state: InferenceState, obj_idx: int) -> Iterator[Output]:
-    """Every output that is remembered of an object."""
+    """Every remembered output of an object."""
     yield from conditioning_outputs(state, obj_idx).values()
     yield from tracked_outputs(state, obj_idx).values()
 
 
 def every_output(state: InferenceState) -> Iterator[Output]:
-    """Every output of all objects, those that wait for a pass too; of a saved state as well."""
+    """Every output of all objects, those waiting for a pass included; also of a saved state."""
     for key in ("output_dict_per_obj", "temp_output_dict_per_obj"):
         for by_storage in state[key].values():
             for by_frame in by_storage.values():
@@ -95,13 +95,13 @@ def every_output(state: InferenceState) -> Iterator[Output]:
 
 
 def frames_tracked(state: InferenceState, obj_idx: int) -> dict[int, Any]:
-    """The frames that upstream knows as tracked: a prompt on one of them is a correction."""
+    """The frames that upstream counts as tracked: a prompt on one of them is a correction."""
     tracked: dict[int, Any] = state["frames_tracked_per_obj"][obj_idx]
     return tracked
 
 
 def was_tracked_in_reverse(state: InferenceState, obj_idx: int, frame_idx: int) -> bool | None:
-    """The direction in which a frame was tracked; None if upstream does not know it as tracked."""
+    """The direction in which a frame was tracked; None if upstream does not count it as tracked."""
     tracked = frames_tracked(state, obj_idx).get(frame_idx)
     return tracked and tracked["reverse"]
 
@@ -109,7 +109,7 @@ def was_tracked_in_reverse(state: InferenceState, obj_idx: int, frame_idx: int) 
 def default_start(state: InferenceState) -> int:
     """Where `propagate_in_video` starts by default: the first conditioning frame (line 562).
 
-    Memories from a bank have negative indices and are no frames; with these alone it is frame 0.
+    Memories from a bank have negative indices and are not frames; with these alone it is frame 0.
     """
     return min(
         (
@@ -123,7 +123,7 @@ def default_start(state: InferenceState) -> int:
 
 
 def index_of_outputs(state: InferenceState, output_dict: dict[str, dict[int, Output]]) -> int:
-    """Which object has these outputs; the very dict, not an equal one."""
+    """Which object has these outputs: the same dict, not an equal one."""
     per_obj: dict[int, dict[str, dict[int, Output]]] = state["output_dict_per_obj"]
     return next(obj_idx for obj_idx, outputs in per_obj.items() if outputs is output_dict)
 
@@ -131,7 +131,7 @@ def index_of_outputs(state: InferenceState, output_dict: dict[str, dict[int, Out
 def put_features(state: InferenceState, frame_idx: int, features: dict[str, Any]) -> None:
     """Put a frame's features where `_get_image_feature` (line 704) looks for them.
 
-    Beside them upstream keeps the frame itself, of which it reads nothing; it is left empty.
+    Upstream also keeps the frame itself but never reads it, so it is left empty.
     """
     image = torch.empty(1, 3, 0, 0, device=state["device"])
     state["cached_features"] = {frame_idx: (image, features)}
@@ -148,7 +148,7 @@ def only_object(state: InferenceState, obj_idx: int) -> InferenceState:
 def batch_of_one_output_dict(
     conditioning: dict[int, Output], tracked: dict[int, Output]
 ) -> dict[str, dict[int, Output]]:
-    """What upstream takes as the memories of one object."""
+    """The memories of one object as upstream takes them."""
     return {"cond_frame_outputs": conditioning, "non_cond_frame_outputs": tracked}
 
 
@@ -158,14 +158,14 @@ def storage_devices(state: InferenceState) -> tuple[torch.device, torch.device]:
 
 
 def constants(state: InferenceState) -> dict[str, Any]:
-    """What upstream keeps once for all frames: positional encodings of memories."""
+    """What upstream stores once for all frames: positional encodings of memories."""
     kept: dict[str, Any] = state["constants"]
     return kept
 
 
 @contextmanager
 def frame_unchanged(state: InferenceState, frame_idx: int) -> Iterator[None]:
-    """Put back what is remembered of a frame, for all objects, after it was tracked once more."""
+    """Put back what is remembered of a frame, for all objects, after tracking it again."""
     held = [
         (by_frame, by_frame.get(frame_idx))
         for obj_idx, _ in objects(state)

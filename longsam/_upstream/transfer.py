@@ -27,7 +27,7 @@ KEYS_OF_OBJECTS = (
     "frames_tracked_per_obj",
     "constants",
 )
-"""What a state holds besides its video, its options and what can be computed again."""
+"""What a state holds besides its video, its options and what can be recomputed."""
 
 
 def to_plain(state: InferenceState) -> InferenceState:
@@ -54,13 +54,13 @@ def from_plain(state: InferenceState, saved: InferenceState) -> None:
 def memories_read_from(
     state: InferenceState, obj_ids: list[Any], to_be_read: Iterable[int], feature_reach: int
 ) -> dict[str, Any]:
-    """What a pass over some objects reads from its next frame on, to be saved.
+    """What a pass over some objects will read from its next frame on, to be saved.
 
     Args:
         state: The session.
         obj_ids: The objects that the pass tracks; they are the first ones.
         to_be_read: The frames before the next one, nearest first.
-        feature_reach: Of frames further away than this only object pointers are read.
+        feature_reach: From frames further away than this only object pointers are read.
     """
     tracked: dict[Any, dict[int, Output]] = {}
     conditioning: dict[Any, dict[int, Output]] = {}
@@ -87,7 +87,7 @@ def memories_read_from(
 
 
 def state_with_memories(state: InferenceState, memories: dict[str, Any]) -> InferenceState:
-    """A state over the same frames that remembers what `memories_read_from` has given."""
+    """A state over the same frames that remembers what `memories_read_from` returned."""
     past = dict(state)
     per_obj: dict[str, Any] = {key: {} for key in KEYS_BY_OBJECT_IDX}
     device, storage = state["device"], state["storage_device"]
@@ -104,7 +104,7 @@ def state_with_memories(state: InferenceState, memories: dict[str, Any]) -> Infe
                 placing.output(output)
         per_obj["output_dict_per_obj"][obj_idx] = outputs
         per_obj["temp_output_dict_per_obj"][obj_idx] = {name: {} for name in outputs}
-        # Which frames have prompts is all that is asked of them while tracking.
+        # Tracking only asks which frames have prompts.
         per_obj["point_inputs_per_obj"][obj_idx] = dict.fromkeys(memories["prompts"][obj_id])
         per_obj["mask_inputs_per_obj"][obj_idx] = {}
         per_obj["frames_tracked_per_obj"][obj_idx] = {}
@@ -118,7 +118,7 @@ def state_with_memories(state: InferenceState, memories: dict[str, Any]) -> Infe
 
 
 def copy_tracked(past: InferenceState, state: InferenceState, obj_id: Any, frame_idx: int) -> None:
-    """Remember of a frame what another state of the same session does, if nothing is there."""
+    """Copy a frame's output from another state of the same session, unless there is one."""
     old_idx, obj_idx = past["obj_id_to_idx"][obj_id], state["obj_id_to_idx"][obj_id]
     output = tracked_outputs(past, old_idx).get(frame_idx)
     if output is None:
@@ -132,7 +132,7 @@ def copy_tracked(past: InferenceState, state: InferenceState, obj_id: Any, frame
 
 def add_memories(state: InferenceState, obj_idx: int, outputs: list[Output]) -> None:
     """Give an object conditioning memories at negative frame indices, which no frame of the video
-    has: -1, -2, ... after those that are there.
+    has: -1, -2, ... after existing ones.
     """
     known = conditioning_outputs(state, obj_idx)
     for output in outputs:
@@ -140,7 +140,7 @@ def add_memories(state: InferenceState, obj_idx: int, outputs: list[Output]) -> 
 
 
 def learn_constants(state: InferenceState, known: dict[str, Any]) -> dict[str, Any]:
-    """Take over what another session of the same model keeps once for all frames."""
+    """Take over what another session of the same model stores once for all frames."""
     for name, value in known.items():
         state["constants"].setdefault(name, moved(value, state["device"]))
     return constants(state)

@@ -11,7 +11,7 @@ from longsam._upstream.state import InferenceState, every_output, images
 
 
 def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor that a state holds apart from its frames, with the kind of thing it is."""
+    """Every tensor that a state holds apart from its frames, with its kind."""
     held = list(every_output(state))
     for output in held:
         yield from _flatten("memory_features", output["maskmem_features"])
@@ -21,7 +21,7 @@ def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]
         yield from _flatten("object_pointers", output["object_score_logits"])
         yield from _flatten("object_pointers", output[PREDICTED_IOU])
     yield from _flatten("memory_features", state["constants"])
-    for output in held:  # what is not held already
+    for output in held:  # only what is not counted already
         yield from _flatten("policy", output.get(RECORDS))
     yield from _flatten("prompts", state["point_inputs_per_obj"])
     yield from _flatten("prompts", state["mask_inputs_per_obj"])
@@ -31,7 +31,7 @@ def tensors_by_kind(state: InferenceState) -> Iterator[tuple[str, torch.Tensor]]
 def bytes_by_kind(state: InferenceState) -> dict[str, dict[str, int]]:
     """Bytes that a state holds, by kind and by device. Shared storage counts once.
 
-    "policy" is there where a memory policy holds something besides the memory window.
+    "policy" is included if a memory policy holds something besides the memory window.
     """
     usage: dict[str, dict[str, int]] = {
         kind: {}

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     try:
-        from longsam.cli import program  # takes seconds (torch), in which Ctrl-C may come
+        from longsam.cli import program  # takes seconds (torch); Ctrl-C may come meanwhile
 
         return program.run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ examples:
   longsam app bees.mp4 --checkpoint sam2.1_hiera_large.pt
   longsam app --demo
 
-On a remote server, type on your own computer what it prints (ssh -L ...), and open the address
+For a remote server, run the printed command (ssh -L ...) on your own computer, and open the address
 there.
 """
 
@@ -30,9 +30,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "app",
         help="open a page in the browser: see, prompt, track and correct",
-        description="Serve a page to this machine's browser, on which a video is prompted, tracked "
-        "and corrected by eye. Everything is kept in --out, which `longsam track --resume`, "
-        "`longsam review` and Python read too; stopped or killed, it continues where it was.",
+        description="Serve a page to this machine's browser, where you prompt, track and correct\n"
+        "a video by eye. Everything is kept in --out, which `longsam track --resume`,\n"
+        "`longsam review` and Python read too. Stopped or killed, it continues where it stopped.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="where masks and prompts are kept; of several videos a folder each in it (beside the "
+        help="where masks and prompts are kept; several videos get a folder each in it (beside the "
         "video, NAME_masks)",
     )  # fmt: skip
     parser.add_argument(
@@ -50,9 +50,9 @@ def add_parser(commands: Any) -> None:
         help="make a video, and track it with the testing model (off)",
     )  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, help=f"the port ({PORT}, or one that is free)")
+    parser.add_argument("--port", type=int, help=f"the port ({PORT}, or a free one)")
     model.add_flags(parser)
-    parser.add_argument("--quiet", action="store_true", help="print the address only (off)")
+    parser.add_argument("--quiet", action="store_true", help="only print the address (off)")
     parser.set_defaults(run=run)
 
 
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
             print("Ctrl-C saves and stops.", flush=True)
         if not is_local:
             print(
-                f"longsam: warning: {host} can be reached by others, and what they send is not "
+                f"longsam: warning: others can reach {host}, and what they send is not "
                 "encrypted. Listen on 127.0.0.1 and use ssh -L instead.",
                 file=sys.stderr,
             )
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
 def _prepare_demo(options: argparse.Namespace) -> None:
     """The video, beside its masks."""
     if options.video is not None:
-        raise ValueError("--demo makes its own video; leave out the other one.")
+        raise ValueError("--demo makes its own video; leave out VIDEO.")
     folder = options.out or Path("longsam_demo")
     folder.mkdir(parents=True, exist_ok=True)
     options.video, options.out = folder / "demo.mp4", folder / "masks"
@@ -130,7 +130,7 @@ def _prepare_demo(options: argparse.Namespace) -> None:
 
 
 def _videos(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
-    """The videos, by the name that the page has for each, and the folders of their projects."""
+    """The videos, by their names on the page, and the folders of their projects."""
     from longsam.app.server import project_folder
 
     given: Path = options.video
@@ -152,7 +152,7 @@ def _videos(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
 
 
 def _record(options: argparse.Namespace, predictor: LongVideoPredictor, video: str) -> Record:
-    """How a new project computes."""
+    """A new project's model settings."""
     return Record(
         video=video,
         prompts=[],
@@ -171,10 +171,10 @@ def _record(options: argparse.Namespace, predictor: LongVideoPredictor, video: s
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
-    """A socket on the port that was asked for, or on a free one.
+    """A socket on the given port, or on a free one.
 
     Raises:
-        ValueError: The port is taken, or the address is none of this machine's.
+        ValueError: The port is taken, or the address is not one of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

@@ -14,12 +14,12 @@ from longsam.masks.record import ImageArray
 from longsam.masks.reviews.history import History
 
 MOST_POINTS = 4000
-"""Points of a line: the chart has no more pixels."""
+"""Points of a line: the chart has no more pixels than that."""
 
 _NAMES = ("area, % of the frame", "object score", "predicted IoU")
 
 MOST_OBJECTS = 60
-"""Lines; of more, those with the most frames."""
+"""At most this many lines, of the objects with the most frames."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,13 +35,13 @@ def draw_chart(
 
     Args:
         objects: The history of each object.
-        spans: To be shaded.
+        spans: The spans to shade.
         prompted: Frames with prompts.
         size: Height and width of the frames.
-        width: Of the image, in pixels.
+        width: The width of the image, in pixels.
 
     Raises:
-        ImportError: There is no matplotlib.
+        ImportError: matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,13 +88,13 @@ def draw_chart(
 
 
 def label(obj_id: Any) -> str:
-    """An id that matplotlib draws as text: no formula, not hidden, and not too long."""
+    """An id that matplotlib draws as plain text: no formula, not hidden, and not too long."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(obj_id)[:40])
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _x_of(objects: dict[ObjectId, History]) -> tuple[Any, bool]:
-    """The x axis: times of frames where they are known, else their numbers."""
+    """The x axis: frames' times if they are known, else their numbers."""
     known = [
         (history.frames[there], history.times[there])
         for history in objects.values()
@@ -108,7 +108,7 @@ def _x_of(objects: dict[ObjectId, History]) -> tuple[Any, bool]:
 
 
 def _shade(axes: Any, spans: list[Span], to_x: Any, colour: Floats) -> None:
-    """Shade the spans of an object; one collection, as there may be thousands."""
+    """Shade the spans of an object, in one collection, as there may be thousands."""
     if not spans:
         return
     starts = to_x(np.array([span.start for span in spans]))

@@ -1,4 +1,4 @@
-"""`longsam correct`: masks of a run corrected on a frame, and all that follows tracked again."""
+"""`longsam correct`: correct masks of a run on a frame, and track what follows again."""
 
 import argparse
 import os
@@ -22,17 +22,17 @@ from longsam.masks.files import check_not_link
 DESCRIPTION = """\
 Correct the masks of a run where tracking went wrong.
 
-Each prompt names its frame and its object, as the run has them: --point 410,220@120:bee is on the
-object on frame 120, and --not-point 500,300@120:bee beside it. The prompts correct the mask of that
-frame. Tracking then continues from the next frame, in the direction of the run, up to where the run
-has come; the masks from there on are replaced.
+Each prompt names a frame and an object of the run: --point 410,220@120:bee is on the object
+on frame 120, and --not-point 500,300@120:bee beside it. The prompts correct the mask of that
+frame. Tracking then continues from the next frame, in the direction of the run, up to where
+the run stopped; these masks are replaced.
 """
 
 EPILOG = """\
 example:
   longsam correct out --point 410,220@120:bee --not-point 500,300@120:bee
 
-Until the new masks are whole, the old ones stay. Killed on the way, `--resume` continues.
+The old masks stay until the new ones are complete. If it is killed, `--resume` continues.
 """
 
 SAVE_EVERY = timedelta(minutes=2)
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("out", type=Path, help="where `longsam track` has written")
     prompts.add_flags(parser)
     model.add_flags(parser)
-    parser.add_argument("--video", help="the video, if it is not where it was (that of the run)")
+    parser.add_argument("--video", help="the video, if it has moved (that of the run)")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--overwrite", action="store_true",
-        help="drop a correction that was stopped, and make this one instead (off)",
+        help="drop a stopped correction, and make this one instead (off)",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar (off)")
     parser.set_defaults(run=run)
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if not (out / results.SNAPSHOTS).is_dir():
         raise ValueError(
-            f"The run in {out} kept no snapshots (--snapshot-every 0), so there is no going back; "
+            f"The run in {out} kept no snapshots (--snapshot-every 0), so it cannot be corrected; "
             "track again with --overwrite."
         )
     corrections = _corrections(options, work)
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     formats = results.formats_while_tracking(recorded)
     with (
         model.computing_in(recorded.dtype, predictor.device),
-        MaskWriter(out, formats, video=video, resume=True) as held,  # nobody else may write there
+        MaskWriter(out, formats, video=video, resume=True) as held,  # nothing else may write there
     ):
         correction = _Correction(options, predictor, recorded, video)
         if not correction.run(held):
@@ -112,26 +112,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _corrections(options: argparse.Namespace, work: Path) -> list[Any]:
-    """The prompts that are given, or those of the correction that is resumed.
+    """The given prompts, or those of the correction that is resumed.
 
     Raises:
-        ValueError: There are none, or others than those of the correction that was stopped.
+        ValueError: There are none, or they differ from those of the stopped correction.
     """
     if not options.resume:
         if work.exists() and not options.overwrite:
             raise ValueError(
-                f"{work} holds a correction that was stopped: --resume continues it, --overwrite "
-                "drops it."
+                f"{work} holds a stopped correction: --resume continues it, --overwrite drops it."
             )
         return record.plain(prompts.given(options))
     stopped = record.read(work)
     if stopped is None or not stopped.corrections:
-        raise ValueError(f"{options.out} holds no correction that was stopped; leave out --resume.")
+        raise ValueError(f"{options.out} holds no stopped correction; leave out --resume.")
     if (options.prompt or options.prompts) and (
         record.plain(prompts.given(options)) != stopped.corrections[-1]
     ):
         raise ValueError(
-            "--resume: these are other prompts than those of the correction that was stopped; "
+            "--resume: these prompts differ from those of the stopped correction; "
             "leave them out to resume it, or start again with --overwrite."
         )
     return stopped.corrections[-1]
@@ -139,12 +138,12 @@ def _corrections(options: argparse.Namespace, work: Path) -> list[Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """A frame that is corrected, by the state's index.
+    """A corrected frame, by the state's index.
 
     Args:
         frame_idx: The frame.
-        stop: The last frame that is tracked after it: the next one that is corrected, or the end.
-        before: The frame that was written before it; -1 is none.
+        stop: The last frame tracked after it: the next corrected one, or the end.
+        before: The frame written before it; -1 is none.
         reverse: Whether tracking goes towards frame 0.
     """
 
@@ -163,9 +162,9 @@ def plan(order: span.Order, written: Sequence[int], corrected: Iterable[int]) ->
     """What is to be done, in this order: forward first.
 
     Args:
-        order: Of the run's passes.
-        written: The frames of the run, as they were written.
-        corrected: Those that are corrected, each once.
+        order: The order of the run's passes.
+        written: The frames of the run, in the order of writing.
+        corrected: The corrected frames, each once.
     """
     last_forward = max((i for i in written if not order.is_reverse(i)), default=-1)
     jobs = []
@@ -183,7 +182,7 @@ def plan(order: span.Order, written: Sequence[int], corrected: Iterable[int]) ->
 
 
 class _Correction:
-    """One correction, on its way in a folder within the run's."""
+    """One correction, prepared in a folder within the run's."""
 
     def __init__(
         self,
@@ -200,7 +199,7 @@ class _Correction:
         self.frames = range(0)
 
     def run(self, held: MaskWriter) -> bool:
-        """Correct, track, and mark the folder as whole; False if it was stopped on the way."""
+        """Correct, track, and mark the folder as complete; False if it was stopped before that."""
         if self._options.resume and self._save.exists():
             state = self._predictor.load_state(self._save, self._video, snapshots=self._snapshots)
             with state:
@@ -212,12 +211,12 @@ class _Correction:
             state = self._start_over()
             with ExitStack() as on_error:
                 on_error.callback(state.close)
-                # What was written after the last save cannot be tracked on from.
+                # Tracking cannot continue from what was written after the last save.
                 is_cut = not self._recorded.is_finished
                 until = state.source.frames[state.last_frame_idx] if is_cut else None
                 jobs = self._jobs(state, until)
                 on_error.pop_all()
-        except BaseException:  # of a correction that has not begun nothing stays
+        except BaseException:  # nothing is kept of a correction that has not begun
             shutil.rmtree(self._work, ignore_errors=True)
             raise
         with state:
@@ -226,7 +225,7 @@ class _Correction:
             return self._run(state, jobs, None)
 
     def _start_over(self) -> State:
-        """The state of the run, with snapshots of its own: the run is still what counts."""
+        """The state of the run, with separate snapshots: the run's own stay valid."""
         shutil.rmtree(self._work, ignore_errors=True)
         results.link_snapshots(self._out, self._work)
         self._recorded.write(self._work)
@@ -249,13 +248,13 @@ class _Correction:
         return plan(span.Order(self._recorded.direction, prompted), written, corrected)
 
     def _run(self, state: State, jobs: list[Job], at: int | None) -> bool:
-        """All jobs, or those from the one that was stopped on."""
+        """All jobs, or those from the stopped one on."""
         num_frames = len(frames_written(self._out))
         for reverse in (False, True):
             own = [job for job in jobs if job.reverse is reverse]
             is_resumed = at is not None and jobs[at].reverse is reverse
             if not own or (not is_resumed and at is not None and jobs[at].reverse):
-                continue  # nothing to do, or done before it was stopped
+                continue  # nothing to do, or done before the stop
             writer = self._writer(own[0], jobs, None if not is_resumed else state.last_frame_idx)
             autosave = Autosave(self._save, every=SAVE_EVERY, before_save=writer.flush)
             if is_resumed and at is not None:
@@ -275,7 +274,7 @@ class _Correction:
         return True
 
     def _writer(self, first: Job, jobs: list[Job], resume_after: int | None) -> MaskWriter:
-        """Where the masks go: what comes before the first correction is there already."""
+        """Where the masks go: it already has what comes before the first correction."""
         if resume_after is None:
             forward = [job for job in jobs if not job.reverse]
             if first.reverse and forward:
@@ -335,7 +334,7 @@ class _Correction:
 
 
 def _keep_aside(held: MaskWriter, state: State) -> None:
-    """Masks that were written after the last save cannot be tracked on from."""
+    """Tracking cannot continue from masks written after the last save."""
     last = state.source.frames[state.last_frame_idx]
     num_after = held.num_after(last)
     if num_after:

@@ -16,7 +16,7 @@ LINES = 12
 
 
 def with_grid(frame: Frame) -> Image.Image:
-    """A frame at its own size, with thin lines over it and their coordinates around it.
+    """A frame at its own size, with thin grid lines over it and their coordinates around it.
 
     Args:
         frame: uint8 RGB, height x width x 3.

@@ -15,9 +15,9 @@ from longsam.testing import ObjectScore, davis_videos, evaluate
 MEMORY = ("none", *POLICIES)
 
 DESCRIPTION = """\
-Track the objects of videos whose masks are known, from their first mask on, and print J&F.
+Track the objects of videos with known masks, from their first mask, and print J&F.
 
-FOLDER is laid out as DAVIS, MOSE, LVOS, YouTube-VOS or SA-V: JPEGImages/VIDEO/00000.jpg and
+FOLDER is laid out like DAVIS, MOSE, LVOS, YouTube-VOS or SA-V: JPEGImages/VIDEO/00000.jpg and
 Annotations/VIDEO/00000.png. Masks and scores are kept in --out; the same command again continues
 where it was stopped.
 """
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--videos", metavar="NAMES|FILE.txt",
-        help="names with commas, or a file with a name a line (all that have annotations)",
+        help="names with commas, or a file with one name per line (all with annotations)",
     )  # fmt: skip
     parser.add_argument(
         "--images", metavar="NAME",
@@ -119,7 +119,7 @@ def _memory(text: str) -> list[str]:
     names = list(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in MEMORY:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(MEMORY)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(MEMORY)}")
     return names
 
 

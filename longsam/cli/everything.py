@@ -1,4 +1,4 @@
-"""`longsam track --everything`: objects that nobody has named."""
+"""`longsam track --everything`: objects found without prompts."""
 
 import argparse
 from collections.abc import Callable, Generator
@@ -15,24 +15,24 @@ Step = tuple[int, list[Any], Any]
 """Frame index, object ids, mask logits."""
 
 MOST = MappingProxyType({"points_per_side": 1000, "points_per_batch": 1024})
-"""Of points: a run's folder may come from somebody else, and more would take all memory."""
+"""The most points: a run's folder may come from somebody else, and more would take all memory."""
 
 
 @dataclass(frozen=True)
 class Everything:
-    """What is looked for, and how often; the defaults are those of the flags.
+    """What is looked for, and how often; the flags have the same defaults.
 
     Args:
-        detect_every: Things are looked for on every so many tracked frames.
+        detect_every: Things are looked for on every `detect_every`-th tracked frame.
         min_area: Smaller things are left out, in pixels; None is 0.1 % of the frame.
         max_area: Larger ones too; None is 50 % of it.
         min_hits: How often in a row a thing must be found before it is written.
-        retire_after: For so many frames a mask must be empty before its object is let go.
-        max_objects: How many are tracked at most; None is no limit.
+        retire_after: An object is dropped after its mask was empty for this many frames.
+        max_objects: The most objects tracked at once; None is no limit.
         points_per_side: Of the grid that is prompted.
-        points_per_batch: So many are prompted at once.
-        pred_iou_thresh: The least predicted IoU of a mask.
-        stability_score_thresh: The least stability of a mask.
+        points_per_batch: How many are prompted at once.
+        pred_iou_thresh: The lowest predicted IoU of a mask.
+        stability_score_thresh: The lowest stability of a mask.
     """
 
     detect_every: int = 30
@@ -60,7 +60,7 @@ class Everything:
                 raise ValueError(f"{name} is {value!r}")
 
     def areas(self, num_pixels: int) -> tuple[float, float]:
-        """The least and the greatest area, as shares of a frame.
+        """The smallest and the largest area, as shares of a frame.
 
         Raises:
             UsageError: No thing can have both.
@@ -70,7 +70,7 @@ class Everything:
             raise UsageError(
                 f"--min-area is {least} pixels, but a frame has {num_pixels:,}; give less."
             )
-        # Half a pixel below: rounding must not leave out a mask of just this area.
+        # Half a pixel below: rounding must not leave out a mask of exactly this area.
         low = 0.001 if least is None else max(0, least - 0.5) / num_pixels
         high = 0.5 if most is None else min(1.0, (most + 0.5) / num_pixels)
         if low >= high:
@@ -83,11 +83,11 @@ class Everything:
         return low, high
 
     def check(self, frame_size: tuple[int, int]) -> None:
-        """Refuse what can be seen to be wrong before a model is loaded.
+        """Refuse obvious mistakes before a model is loaded.
 
         Raises:
             UsageError: Nothing can be both large and small enough.
-            ImportError: scipy is lacking, which the rest of the command line does not need.
+            ImportError: scipy, which no other command needs, is missing.
         """
         import longsam.detections  # noqa: F401
 
@@ -95,7 +95,7 @@ class Everything:
 
     @property
     def max_prompt_frames(self) -> int:
-        """As in `track_detections`: masks that correct an object are kept for so many frames."""
+        """As in `track_detections`: how many frames with prompts are kept for each object."""
         from longsam.detections.run import MAX_PROMPT_FRAMES
 
         return MAX_PROMPT_FRAMES
@@ -109,13 +109,13 @@ class Everything:
         is_resumed: bool = False,
         autosave: Autosave | None = None,
     ) -> Generator[Step, None, None]:
-        """A new run, or what is left of one.
+        """A new run, or the rest of one.
 
         Args:
             predictor: What finds and tracks.
             state: Fresh, or loaded.
             video: What the state is of, or its frames in their own size.
-            is_resumed: Whether the state was loaded; how often things are looked for is in it.
+            is_resumed: Whether the state was loaded; it then has the settings.
             autosave: As in `propagate_in_video`.
 
         Yields:
@@ -142,7 +142,7 @@ class Everything:
                 video,
                 detector,
                 detect_every=self.detect_every,
-                min_score=0,  # the two thresholds are the flags'
+                min_score=0,  # the two thresholds come from flags
                 min_hits=self.min_hits,
                 retire_after=self.retire_after,
                 max_objects=self.max_objects,
@@ -162,7 +162,7 @@ def times(state: State, source: FrameSource) -> Callable[[int], float | None]:
     """The time stamps of a state's frames.
 
     Args:
-        state: It reads no frame while there are no objects.
+        state: It reads no frames while there are no objects.
         source: The whole video, which is read then.
     """
 
@@ -177,7 +177,9 @@ NAMES = tuple(field.name for field in fields(Everything))
 
 
 def add_flags(parser: Any) -> None:
-    group = parser.add_argument_group("everything: all things that the model finds, unnamed")
+    group = parser.add_argument_group(
+        "everything: all things that the model finds, without prompts"
+    )
     group.add_argument(
         "--everything", action="store_true",
         help="find the objects instead of being told where they are: the model is prompted with a "
@@ -186,26 +188,26 @@ def add_flags(parser: Any) -> None:
     )  # fmt: skip
     for flag, parse, metavar, text in (
         ("detect-every", _number(1), "FRAMES",
-         "look for new things on every so many tracked frames; each time takes longer than "
+         "look for new things on every Nth tracked frame; each time takes longer than "
          "tracking many frames (30)"),
         ("min-area", _number(0), "PIXELS",
          "leave out things smaller than this (0.1 %% of a frame)"),
         ("max-area", _number(0), "PIXELS",
          "leave out things larger than this, such as the background (50 %% of a frame)"),
         ("min-hits", _number(1), "N",
-         "how many times in a row a thing must be found before it is written: 2 leaves out what is "
-         "found by chance, and has no masks before frame FRAMES of --detect-every (1)"),
+         "how many times in a row a thing must be found before it is written: 2 leaves out what "
+         "was found by chance, and has no masks before frame FRAMES of --detect-every (1)"),
         ("retire-after", _number(1), "FRAMES",
-         "let go of an object whose mask was empty for so many frames; what comes back then is a "
+         "drop an object whose mask was empty for this many frames; if it comes back, it is a "
          "new one (100)"),
         ("max-objects", _number(1), "N",
-         "track so many at a time at most; memory and time grow with their number (no limit)"),
+         "track at most this many at a time; memory and time grow with their number (no limit)"),
         ("points-per-side", _number(1, MOST["points_per_side"]), "N",
          "of the grid; small things need more points (32)"),
         ("points-per-batch", _number(1, MOST["points_per_batch"]), "N",
-         "points prompted at once; 64 take 3 GB for a moment at 1920 x 1080, and fewer less (64)"),
+         "points prompted at once; 64 briefly take 3 GB at 1920 x 1080, fewer take less (64)"),
         ("pred-iou-thresh", _share, "SHARE",
-         "leave out masks of a lower predicted IoU, 0 to 1 (0.8)"),
+         "leave out masks with a lower predicted IoU, 0 to 1 (0.8)"),
         ("stability-score-thresh", _share, "SHARE",
          "leave out masks that are less stable when the threshold of their logits moves, 0 to 1 "
          "(0.95)"),
@@ -214,10 +216,10 @@ def add_flags(parser: Any) -> None:
 
 
 def given(options: argparse.Namespace) -> Everything | None:
-    """What the flags say; None without --everything.
+    """The flags' settings; None without --everything.
 
     Raises:
-        UsageError: A flag needs --everything, or excludes it.
+        UsageError: A flag needs --everything, or cannot be combined with it.
     """
     values = flags_of(options)
     if not options.everything:
@@ -234,10 +236,10 @@ def flags_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_resumed(options: argparse.Namespace, recorded: dict[str, Any] | None) -> None:
-    """Refuse flags of another run than the one that is resumed.
+    """Refuse flags that differ from those of the resumed run.
 
     Raises:
-        UsageError: There is one.
+        UsageError: A flag differs.
     """
     out, values = options.out, flags_of(options)
     if recorded is None:
@@ -259,7 +261,7 @@ def check_resumed(options: argparse.Namespace, recorded: dict[str, Any] | None) 
 
 
 def _check_alone(options: argparse.Namespace) -> None:
-    """Refuse flags that everything has no use for."""
+    """Refuse flags that --everything cannot use."""
     for flag, value, why in (
         (
             "--point, --box, --mask and --prompts",
@@ -269,13 +271,17 @@ def _check_alone(options: argparse.Namespace) -> None:
         (
             f"--{options.direction}",
             options.direction,
-            "it looks for new things on the way forward",
+            "it looks for new things only in forward order",
         ),
-        ("--vos-optimized", options.vos_optimized, "a compiled model takes no grid of points"),
+        (
+            "--vos-optimized",
+            options.vos_optimized,
+            "a compiled model cannot be prompted with a grid",
+        ),
         (
             "--snapshot-every",
             options.snapshot_every,
-            "it keeps no snapshots, and `longsam correct` does not correct it",
+            "it keeps no snapshots, and `longsam correct` cannot correct it",
         ),
         (
             "--format png",

@@ -22,9 +22,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
         help="write the masks in a folder in another tool's format",
-        description="Write masks in the format of another tool, frame by frame, however many there "
-        "are. The new folder is there whole or not at all, and says in objects.json which number "
-        "stands for which id.",
+        description="Write masks in the format of another tool, frame by frame, for any number\n"
+        "of frames. The new folder is complete or not there at all. Its objects.json says which\n"
+        "number stands for which id.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
         "--category", metavar="NAME", help="one category for all objects (each its own)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export (off)")
-    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress (off)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress (off)")
     parser.set_defaults(run=run)
 
 

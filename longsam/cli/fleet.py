@@ -24,14 +24,14 @@ from longsam.masks import FORMATS
 DESCRIPTION = """\
 Track many videos on the GPUs or CPUs of this machine, or of a Ray cluster (extra `fleet`).
 
-jobs.jsonl has a video on each line, with its prompts as in a file for --prompts of `longsam track`:
+jobs.jsonl has a video on each line, with prompts as in the file of `longsam track --prompts`:
   {"video": "a.mp4", "prompts": [{"frame": 0, "object": "bee", "box": [100, 80, 300, 260]}]}
-Paths in it are relative to its folder. "name" names the folder of the masks within --out; without
-it that is the video's name.
+Paths in it are relative to its folder. "name" is the masks' folder within --out, by default the
+video's name.
 
-Each worker loads the model once and tracks one video at a time, the longest first. A video whose
-worker dies is resumed by another. The same command again continues after Ctrl-C, or after whatever
-has ended it, and tracks no video again whose masks are whole.
+Each worker loads the model once and tracks one video at a time, the longest first. If a worker
+dies, another resumes its video. After Ctrl-C or a crash, the same command continues, and skips
+videos whose masks are complete.
 """
 
 EPILOG = """\
@@ -41,7 +41,7 @@ examples:
       --address auto --out s3://bucket/masks
   longsam fleet long.jsonl --checkpoint sam2.1_hiera_large.pt --together --out masks
 
-The exit code is 1 if there is a video without masks. OUT/report.json says which and why.
+The exit code is 1 if a video has no masks. OUT/report.json says which and why.
 """
 
 
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     workers.add_argument(
         "--cpus-per-worker", type=float, default=1, metavar="N",
-        help="and so many threads for the model (1)",
+        help="CPUs, and threads of the model (1)",
     )  # fmt: skip
     workers.add_argument("--workers", type=int, metavar="N", help="(as many as there is room for)")
     workers.add_argument(
@@ -79,7 +79,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     workers.add_argument(
         "--max-deaths", type=int, default=3, metavar="N",
-        help="skip a video with which so many workers died in a row without a new save (3)",
+        help="skip a video when this many workers died in a row without a new save (3)",
     )  # fmt: skip
     output = parser.add_argument_group("what to write")
     output.add_argument(
@@ -87,7 +87,7 @@ def add_parser(commands: Any) -> None:
     )
     output.add_argument(
         "--scratch", type=Path, metavar="DIR",
-        help="where a video is tracked until it is whole; a disk that all nodes see lets another "
+        help="where a video is tracked until it is done; a disk that all nodes see lets another "
         "node resume it (OUT/unfinished; for a URL a folder of the user's cache)",
     )  # fmt: skip
     output.add_argument(
@@ -117,13 +117,13 @@ def run(options: argparse.Namespace) -> int:
     if options.gpus_per_worker and torch.device(device).type == "cpu":
         raise UsageError(f"--device is {device}, and --gpus-per-worker above 0; give one of them.")
     if ":" in device:
-        raise UsageError(f"--device is {device}; Ray gives each worker its GPU, so say cuda.")
+        raise UsageError(f"--device is {device}; Ray gives each worker its GPU, so give cuda.")
     here = copy(options)  # the GPUs may be on other machines
     here.device, here.quiet = "cpu", True
     model.check_flags(here)
     here.device = device
     here.checkpoint = options.checkpoint and options.checkpoint.absolute()
-    here.run = None  # is sent to the workers
+    here.run = None  # it is sent to the workers
     jobs, report = read_jobs(options.jobs), "report.json"
     if options.part is not None:
         number, count = options.part
@@ -169,7 +169,7 @@ def _track(
 
 
 def table(rows: list[Row]) -> list[str]:
-    """What came of each video, as lines."""
+    """The result of each video, as lines."""
     width = max([5, *(len(row.name) for row in rows)])
     lines = [f"{'video':{width}}  {'frames':>8}  {'seconds':>8}  {'deaths':>6}  status"]
     for row in rows:

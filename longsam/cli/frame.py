@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "frame",
         help="write a frame as an image with pixel coordinates along its edges",
-        description="Write frames as images at their own size, with a grid and its coordinates "
+        description="Write frames as images at their own size, with a grid and its coordinates\n"
         "in pixels along the edges, so that you can read off where an object is.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("frame.png"), metavar="FILE",
-        help="the image; of several frames FILE_NUMBER.png each (frame.png)",
+        help="the image; for several frames FILE_NUMBER.png each (frame.png)",
     )  # fmt: skip
     parser.set_defaults(run=run)
 

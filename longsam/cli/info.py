@@ -1,4 +1,4 @@
-"""`longsam info`: what a video is, and how much disk its masks will take."""
+"""`longsam info`: a video's properties, and how much disk its masks will take."""
 
 import argparse
 from itertools import islice
@@ -12,9 +12,9 @@ from longsam.cli import record, results
 from longsam.frames import VideoFile, open_source
 from longsam.masks import MaskFolder
 
-# Outlines are what is stored, so bytes grow with the square root of the frame's pixels; those of an
-# overlay with its pixels. About twice what tests/benchmarks/writers.py measures on smooth outlines
-# and a soft background.
+# Outlines are stored, so bytes grow with the square root of the frame's pixels; an overlay's grow
+# with the pixels. About twice what tests/benchmarks/writers.py measures on smooth outlines and a
+# soft background.
 RLE_BYTES_PER_SIDE = 1.0
 PNG_BYTES_PER_SIDE = 7.0
 OBJECT_PNG_BYTES_PER_SIDE = 5.0
@@ -24,12 +24,16 @@ OVERLAY_BYTES_PER_PIXEL = 0.01
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
-        help="say what a video is, and how much disk its masks will take",
-        description="Say what a video is, and how much disk its masks will take.",
+        help="show a video's properties, and how much disk its masks will take",
+        description="Show a video's properties, and how much disk its masks will take.",
     )
     parser.add_argument("video", help="a video file, a folder of images, or a folder of results")
     parser.add_argument(
-        "--objects", type=int, default=1, metavar="N", help="how many objects to count disk for (1)"
+        "--objects",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many objects to estimate disk for (1)",
     )
     parser.set_defaults(run=run)
 
@@ -48,7 +52,7 @@ CODECS = {
     "vp8": "VP8",
     "vp9": "VP9",
 }
-"""FFmpeg's names of codecs, and the common ones."""
+"""FFmpeg's names of codecs, and their common names."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -83,10 +87,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _file(source: VideoFile) -> None:
-    """Lines for video files only; packets are read, not decoded."""
+    """Lines for video files; packets are read, not decoded."""
     with av.open(f"file:{source.path}") as container:
         stream = container.streams.best("video")
-        assert isinstance(stream, av.VideoStream)  # or it could not have been opened
+        assert isinstance(stream, av.VideoStream)  # otherwise it could not have been opened
         name = stream.codec_context.codec.canonical_name
         print(f"  codec      {CODECS.get(name, name)}, pixels {stream.codec_context.pix_fmt}")
         print(f"  rotation   {source.rotation} degrees, applied")
@@ -113,10 +117,10 @@ def _file(source: VideoFile) -> None:
 
 
 def _results(path: Path) -> int:
-    """What a run has written."""
+    """What a run wrote."""
     folder = MaskFolder(path)
     height, width = folder.size
-    print(f"{path}: masks that longsam has written (no video, and no images to track)")
+    print(f"{path}: masks written by longsam (no video, and no images to track)")
     print(f"  video      {folder.video or 'not noted'}")
     if folder.frames:
         print(f"  frames     {len(folder):,}: {folder.frames[0]} to {folder.frames[-1]}")

@@ -1,4 +1,4 @@
-"""The model of a command: its flags, loading it, and the number format that it computes in."""
+"""The model of a command: its flags, how it is loaded, and its number format."""
 
 import argparse
 import sys
@@ -24,16 +24,14 @@ def add_flags(parser: Any) -> None:
                        help="one of Meta's files, such as sam2.1_hiera_tiny.pt (none)")  # fmt: skip
     model.add_argument(
         "--config", metavar="NAME|FILE.yaml",
-        help="tiny, small, base_plus, large, a name of upstream's such as sam2.1_hiera_t, or a "
-        "file of your own (the released one that fits the checkpoint)",
+        help="tiny, small, base_plus, large, an upstream name such as sam2.1_hiera_t, or your own "
+        "file (the released one that fits the checkpoint)",
     )  # fmt: skip
     model.add_argument(
         "--testing-model", action="store_true",
-        help="the small model that comes with longsam; follows only what `demo` makes (off)",
+        help="the small model that comes with longsam; only good for `demo` videos (off)",
     )  # fmt: skip
-    model.add_argument(
-        "--device", help="cuda, cuda:1, cpu, ... (cuda where there is one, else cpu)"
-    )
+    model.add_argument("--device", help="cuda, cuda:1, cpu, ... (cuda if there is a GPU, else cpu)")
     model.add_argument(
         "--dtype", choices=DTYPES,
         help="number format of the model (bfloat16 on a GPU that has it, as upstream's examples; "
@@ -42,7 +40,7 @@ def add_flags(parser: Any) -> None:
 
 
 def check_flags(options: argparse.Namespace) -> None:
-    """Refuse what can be seen to be wrong before anything is loaded.
+    """Refuse obvious mistakes before anything is loaded.
 
     Raises:
         ValueError: There is no model, or no such device.
@@ -68,7 +66,7 @@ def default_device(options: argparse.Namespace) -> str:
 
 
 def load(options: argparse.Namespace, *, vos_optimized: bool = False) -> LongVideoPredictor:
-    """The model that the flags name."""
+    """Load the model that the flags name."""
     device = options.device or default_device(options)
     what = "the testing model" if options.testing_model else options.checkpoint
     with said(f"loading {what} on {device}", is_quiet=options.quiet):
@@ -80,13 +78,13 @@ def load(options: argparse.Namespace, *, vos_optimized: bool = False) -> LongVid
 
 
 def dtype_of(options: argparse.Namespace, device: torch.device) -> str:
-    """What --dtype says, or its default for the device."""
+    """The value of --dtype, or its default for the device."""
     return dtype_on(options.dtype, device)
 
 
 @contextmanager
 def said(what: str, *, is_quiet: bool) -> Iterator[None]:
-    """Say that something has begun, for how long it runs, and how long it took."""
+    """Print that something began, how long it has been running, and how long it took."""
     if is_quiet:
         yield
         return

@@ -15,10 +15,10 @@ from longsam.frames import Frame, FrameSource, open_source
 from longsam.masks import draw
 
 NEARLY_ALL = 0.9
-"""A mask of so much of the frame is said to cover nearly all."""
+"""A mask with more than this share of the frame gets a warning."""
 
 MOST_AHEAD = 8
-"""Frames that are held in their own size while the model loads."""
+"""Frames held in their own size while the model loads."""
 
 WIDTH = 1280
 """Pixels; wider frames are made smaller."""
@@ -33,8 +33,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "preview",
         help="draw the masks of the prompted frames, before tracking",
-        description="Draw the masks that the model makes of the prompts, with the prompts, each "
-        "object's id, its area in pixels and how sure the model is that it is there (0 to 1). "
+        description="Draw the masks that the model makes from the prompts, with the prompts, each\n"
+        "object's id, its area in pixels and how sure the model is that it is there (0 to 1).\n"
         "Prompts are written as for `longsam track`.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
         "--out", type=Path, default=Path("preview.png"), metavar="FILE.png",
         help="the image (preview.png)",
     )  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress (off)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress (off)")
     parser.set_defaults(run=run)
 
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     source = open_source(options.video, None)
     prompts.check(grouped, source)
     found = list(prompts.mistakes(grouped))
-    with ThreadPoolExecutor(1) as reader:  # far frames take as long to decode as the model to load
+    with ThreadPoolExecutor(1) as reader:  # decoding far frames takes as long as loading the model
         prompted = sorted({frame_idx for _, frame_idx in grouped})
         ahead = reader.submit(_read, source, prompted[:MOST_AHEAD])
         predictor = model.load(options)
@@ -108,7 +108,7 @@ def _read(source: FrameSource, frames: list[int]) -> dict[int, Frame]:
 def _said(
     obj_id: prompts.ObjectId, frame_idx: int, logits: torch.Tensor, score: float
 ) -> tuple[str, str | None]:
-    """A line about a mask, and what is wrong with it."""
+    """A line about a mask, and warnings about it."""
     area, share = int((logits > 0).sum()), float((logits > 0).float().mean())
     line = f"object {obj_id}: {area:,} pixels, {100 * share:.1f} % of the frame"
     line += f", score {score:.2f}"

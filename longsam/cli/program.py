@@ -1,4 +1,4 @@
-"""The commands of the command line, and how their errors and warnings are said."""
+"""The commands of the command line, and how their errors and warnings are printed."""
 
 import argparse
 import re
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     options.arguments = list(arguments)  # to say how to resume
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
-        # Upstream says so on every machine without its compiled extension; it does no harm.
+        # Upstream warns on every machine without its compiled extension; it is harmless.
         warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
         try:
             with _sigterm_as_ctrl_c():
@@ -88,7 +88,7 @@ def _show_warning(message: Warning | str, *where: object) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse's, with errors of one line."""
+    """argparse's parser, with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
@@ -96,7 +96,7 @@ class _Parser(argparse.ArgumentParser):
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, which Slurm and Docker send, end a command as Ctrl-C does."""
+    """Let SIGTERM, which Slurm and Docker send, end a command like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Prompts as they are written on the command line, and in JSON files."""
+"""Prompts on the command line, and in JSON files."""
 
 import argparse
 import json
@@ -21,19 +21,19 @@ from longsam.masks.lines import MAX_PIXELS
 ObjectId = int | str
 
 MAX_GREY_LABEL = 64
-"""Grey values up to here number objects; a mask with soft edges goes up to 255."""
+"""Grey values up to this one number objects; a mask with soft edges goes up to 255."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user says about one object on one frame.
+    """A prompt for one object on one frame.
 
     Args:
         kind: "point", "not-point", "box" or "mask".
         value: (x, y), (x0, y0, x1, y1), or the path of a mask image.
         frame_idx: The frame.
         obj_id: The object; None starts a new one.
-        label: The object's number in the pixels of a mask image; None is all that is not black.
+        label: The object's pixel value in a mask image; None is everything that is not black.
     """
 
     kind: str
@@ -52,8 +52,8 @@ def add_flags(parser: Any) -> None:
         ("--box", box, "X0,Y0,X1,Y1[@FRAME][:OBJECT]", "left, top, right, bottom"),
         (
             "--mask", mask, "FILE[@FRAME][:OBJECT]",
-            "an image of the frame's size, black where the object is not; an indexed PNG with "
-            "several numbers is an object for each",
+            "an image of the frame's size, black outside the object; an indexed PNG with "
+            "several numbers is one object for each",
         ),
     )  # fmt: skip
     for flag, parse, metavar, what in kinds:
@@ -132,10 +132,10 @@ def from_json(path: Path) -> list[Prompt]:
 
 
 def numbered(prompts: list[Prompt]) -> dict[tuple[ObjectId, int], list[Prompt]]:
-    """All prompts by object and frame; those that name no object get a new one each.
+    """All prompts by object and frame; each prompt without an object gets a new one.
 
     An image with the numbers of several objects (an indexed PNG, or grey values up to 64) becomes
-    one prompt for each, of the objects that a PNG of longsam names, else of these numbers.
+    one prompt for each; the objects are those that a PNG of longsam names, else these numbers.
 
     Raises:
         ValueError: A mask cannot be read, or an object has several boxes or masks on a frame.
@@ -152,7 +152,7 @@ def numbered(prompts: list[Prompt]) -> dict[tuple[ObjectId, int], list[Prompt]]:
         if len(boxes) > 1 or len(masks) > 1 or (masks and len(group) > 1):
             raise ValueError(
                 f"Object {obj_id} has more than one box or mask on frame {frame_idx}, or a mask "
-                "beside others. Give one, or points; name other objects by :OBJECT."
+                "besides other prompts. Give one, or points; name other objects by :OBJECT."
             )
     return grouped
 
@@ -161,7 +161,7 @@ def check(grouped: Mapping[tuple[ObjectId, int], list[Prompt]], source: FrameSou
     """Refuse what cannot be tracked, before a model is loaded.
 
     Raises:
-        ValueError: A prompt lies outside the video or the frame, or a mask has another size.
+        ValueError: A prompt is outside the video or the frame, or a mask has another size.
     """
     for _, frame_idx in grouped:
         if frame_idx >= source.num_frames:
@@ -178,7 +178,7 @@ def check_inside(
     """Refuse prompts outside the frame, and masks of another size.
 
     Raises:
-        ValueError: There is one.
+        ValueError: There is such a prompt.
     """
     for group in grouped.values():
         for prompt in group:
@@ -195,7 +195,7 @@ def check_inside(
 
 
 def mistakes(grouped: Mapping[tuple[ObjectId, int], list[Prompt]]) -> Iterator[str]:
-    """Prompts that the model accepts, and that are probably a mistake."""
+    """Prompts that the model accepts but that are probably mistakes."""
     for (obj_id, frame_idx), group in grouped.items():
         where = f"object {obj_id}, frame {frame_idx}"
         for prompt in group:
@@ -219,7 +219,7 @@ def add(
     state: State,
     grouped: Mapping[tuple[ObjectId, int], list[Prompt]],
 ) -> Iterator[tuple[ObjectId, tuple[int, list[Any], torch.Tensor]]]:
-    """Give prompts that were checked to a state.
+    """Give checked prompts to a state.
 
     Yields:
         (object, what the predictor returned: frame index, all object ids, their mask logits).
@@ -243,7 +243,7 @@ def add(
 
 
 def object_id(text: str) -> ObjectId:
-    """A whole number if it is one, else the text."""
+    """A whole number if the text is one, else the text."""
     return int(text) if re.fullmatch(r"\d+", text) else text
 
 
@@ -271,7 +271,7 @@ def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
 
 def _from_entry(entry: Any, folder: Path) -> list[Prompt]:
     if not isinstance(entry, dict):
-        raise TypeError("it is no object in braces")
+        raise TypeError("it is not an object in braces")
     unknown = set(entry) - {"frame", "object", "points", "labels", "box", "mask"}
     if unknown:
         raise ValueError(f"unknown keys {sorted(unknown)}")
@@ -309,7 +309,7 @@ def _each_object(prompt: Prompt) -> list[Prompt]:
     if len(numbers) < 2 or not (is_indexed or max(numbers) <= MAX_GREY_LABEL):
         return [prompt]
     names: dict[int, ObjectId] = {}
-    with suppress(ValueError, TypeError, LookupError):  # somebody else's text of this name
+    with suppress(ValueError, TypeError, LookupError):  # another program's text chunk of this name
         names = {int(n): obj_id for n, obj_id in json.loads(told or "")["objects"]}
     return [replace(prompt, obj_id=names.get(n, n), label=n) for n in numbers]
 
@@ -323,10 +323,10 @@ def _labels(path: Path) -> Any:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
-    """An image that somebody else may have made: of the formats we name, and of bounded size."""
+    """An image that is not trusted: only in the formats we name, and of bounded size."""
     if not os.path.lexists(path):
         raise ValueError(f"There is no mask image at {path}.")
-    if not os.path.isfile(path):  # a pipe would keep us waiting
+    if not os.path.isfile(path):  # a pipe would block
         raise ValueError(f"The mask {path} is not a file.")
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
@@ -338,7 +338,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 
 def _read_mask(prompt: Prompt) -> Any:
-    """What is not black in an image, or what has the object's number."""
+    """The pixels of an image that are not black, or that have the object's number."""
     labels = _labels(prompt.value)
     return labels > 0 if prompt.label is None else labels == prompt.label
 

@@ -1,4 +1,4 @@
-"""What a run notes of itself in its folder, so that it can be resumed and corrected."""
+"""What a run records in its folder, so that it can be resumed and corrected."""
 
 import argparse
 import json
@@ -21,14 +21,14 @@ RECORD = "run.json"
 
 @dataclass(frozen=True)
 class Record:
-    """How a run computes, and of what.
+    """A run's input and settings.
 
     Args:
         video: The path; None for a live source.
-        prompts: As `plain` gives them; none where everything was looked for.
-        frames: start, stop and step of the frames that are tracked; None is all.
+        prompts: As `plain` gives them; none with --everything.
+        frames: start, stop and step of the tracked frames; None is all.
         direction: "forward", "reverse" or "both".
-        formats: What was asked for with --format.
+        formats: The value of --format.
         dtype: The number format of the model.
         device: Where it runs.
         batch_objects: Whether objects are tracked as batches.
@@ -36,11 +36,12 @@ class Record:
         memory_window: Frames remembered; None is the default.
         model: The model's name.
         checkpoint: Its file; None for the testing model.
-        config: As it was given.
+        config: As given.
         is_finished: Whether all frames have been tracked.
         corrections: The prompts of each correction since.
-        everything: What `Everything` has, where objects were found and not prompted; else None.
-        memory: What --memory was; runs of older versions had none.
+        everything: The fields of `Everything`, if objects were found instead of prompted; else
+            None.
+        memory: The value of --memory; runs of older versions have none.
     """
 
     video: str | None
@@ -62,7 +63,7 @@ class Record:
     memory: str = "upstream"
 
     def write(self, out: Path) -> None:
-        """It is there whole or not at all."""
+        """Write it atomically."""
         partial = out / f"{RECORD}.partial"
         check_not_link(partial)
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -75,17 +76,17 @@ class Record:
 
 
 def read(out: Path) -> Record | None:
-    """What a run has noted; None if nothing.
+    """What a run recorded; None if nothing.
 
     Raises:
         ValueError: It is damaged.
     """
     path = out / RECORD
-    if not path.is_file():  # a pipe would keep us waiting
+    if not path.is_file():  # a pipe would block
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content = {"everything": None, "memory": "upstream", **content}  # runs of before had none
+        content = {"everything": None, "memory": "upstream", **content}  # older runs had none
         record = Record(**{each.name: content[each.name] for each in fields(Record)})
         _check(record)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -94,7 +95,7 @@ def read(out: Path) -> Record | None:
 
 
 def _check(record: Record) -> None:
-    """The file may be somebody else's."""
+    """Parse the file, which is not trusted."""
     frames = record.frames
     is_right = (
         record.direction in DIRECTIONS
@@ -161,7 +162,7 @@ def _is_prompt(one: Any) -> bool:
 
 
 def plain(grouped: Grouped) -> list[dict[str, Any]]:
-    """Prompts to be noted, and to be compared with those that are."""
+    """Prompts, to be recorded and compared with recorded ones."""
     return [
         {
             "frame": prompt.frame_idx,
@@ -176,7 +177,7 @@ def plain(grouped: Grouped) -> list[dict[str, Any]]:
 
 
 def grouped(prompts: list[Any]) -> dict[tuple[ObjectId, int], list[Prompt]]:
-    """The prompts of a run or a correction, as they were given."""
+    """The prompts of a run or a correction, as given."""
     by_object: dict[tuple[ObjectId, int], list[Prompt]] = {}
     for one in prompts:
         kind, value, obj_id = one["kind"], one["value"], one["object"]
@@ -187,17 +188,18 @@ def grouped(prompts: list[Any]) -> dict[tuple[ObjectId, int], list[Prompt]]:
 
 
 def frames_of(record: Record) -> slice | None:
-    """The frames that are tracked; None is all."""
+    """The tracked frames; None is all."""
     return None if record.frames is None else slice(*record.frames)
 
 
 def use_model(options: argparse.Namespace, recorded: Record) -> None:
-    """Take the model of a run where no flag names one.
+    """Use the model of a run if no flag names one.
 
-    A config of one's own is code: it is not taken from a file that somebody else may have written.
+    A config file can run code, so its path is not taken from a record that somebody else may have
+    written.
 
     Raises:
-        ValueError: The run had a config of its own, and none is given.
+        ValueError: The run had its own config file, and none is given.
     """
     options.device = options.device or recorded.device
     if options.checkpoint is None and not options.testing_model:
@@ -207,7 +209,5 @@ def use_model(options: argparse.Namespace, recorded: Record) -> None:
         name = recorded.config
         is_name = re.fullmatch(r"configs/sam2(\.1)?/\w[\w.+]*|\w[\w.+]*(?<!\.yaml)(?<!\.yml)", name)
         if not is_name or Path(name).exists():
-            raise ValueError(
-                f"the run has the config {name}, a file of its own; give it with --config."
-            )
+            raise ValueError(f"the run has its own config file {name}; give it with --config.")
         options.config = name

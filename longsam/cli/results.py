@@ -1,4 +1,4 @@
-"""The folder of a run: how it was computed, what it may replace, and what came of it."""
+"""The folder of a run: what it may replace, its corrections, and a summary of its masks."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ from longsam.masks import MaskFolder, render_overlay
 STATE = "state.pt"
 SNAPSHOTS = "snapshots"
 CORRECTION = "correction"
-"""The folder of a correction on its way, within the run's."""
+"""The folder of an unfinished correction, within the run's."""
 
 CORRECTED = "corrected"
-"""Its name once it is whole."""
+"""Its name once it is complete."""
 
 INDEX = "frames.jsonl"
 
@@ -36,13 +36,13 @@ OURS = (
     STATE,
     RECORD,
 )
-"""What a run writes; --overwrite removes nothing else."""
+"""The files of a run; --overwrite removes nothing else."""
 
 MOST_OBJECTS = 20
-"""Of so many objects it is told where they are: there may be hundreds that nobody has named."""
+"""At most this many objects are summarized: without prompts there may be hundreds."""
 
 MOST_SPANS = 5
-"""So many lost spans are told of each object."""
+"""At most this many lost spans are listed for each object."""
 
 
 def check_folder(out: Path, may_hold_masks: bool) -> None:
@@ -64,12 +64,12 @@ def check_folder(out: Path, may_hold_masks: bool) -> None:
 
 
 def remove(out: Path, *, keep_snapshots: bool = False) -> None:
-    """Remove what an earlier run has written.
+    """Remove what an earlier run wrote.
 
     Args:
         out: Its folder.
-        keep_snapshots: Leave the folder of snapshots: the new run has it, and removes what the
-            earlier one has left.
+        keep_snapshots: Leave the folder of snapshots: the new run uses it, and removes what the
+            earlier one left.
     """
     if not ((out / INDEX).exists() or (out / STATE).exists()):
         return
@@ -85,19 +85,19 @@ def _remove(path: Path) -> None:
 
 
 def formats_while_tracking(recorded: Record) -> list[str]:
-    """The formats of the writer: an overlay of passes in reverse is drawn once they are over."""
+    """The writer's formats: with passes in reverse, the overlay is drawn after they end."""
     if recorded.direction == "forward" or "overlay" not in recorded.formats:
         return recorded.formats
     return [name for name in recorded.formats if name != "overlay"] or ["rle"]
 
 
 def draw_overlay(out: Path, video: str, frames: range, *, is_quiet: bool) -> None:
-    """Make the overlay of masks that are there.
+    """Draw the overlay of existing masks.
 
     Args:
         out: The folder of the masks.
         video: The video.
-        frames: Those that were tracked; every k-th frame is shown k times as long.
+        frames: The tracked frames; with every k-th frame, each is shown k times as long.
         is_quiet: Draw no progress bar.
     """
     with closing(open_source(video, None)) as source:
@@ -107,20 +107,20 @@ def draw_overlay(out: Path, video: str, frames: range, *, is_quiet: bool) -> Non
 
 
 def link_snapshots(out: Path, work: Path) -> None:
-    """Give a correction snapshots of its own: until it is whole, the run is what counts."""
+    """Give a correction separate snapshots: until it is complete, the run's stay valid."""
     (work / SNAPSHOTS).mkdir(parents=True)
     for path in (out / SNAPSHOTS).iterdir():
         if path.is_file() and not path.is_symlink():
             try:
                 os.link(path, work / SNAPSHOTS / path.name)
-            except OSError:  # a file system without second names
+            except OSError:  # a file system without hard links
                 shutil.copy2(path, work / SNAPSHOTS / path.name)
 
 
 def finish_correction(out: Path) -> None:
-    """Put a correction that is whole in the place of what was there.
+    """Replace masks with those of a complete correction.
 
-    Killed on the way, it continues when it is called again.
+    If killed, calling it again continues.
     """
     whole = out / CORRECTED
     if whole.is_symlink() or not whole.is_dir():
@@ -129,7 +129,7 @@ def finish_correction(out: Path) -> None:
         new, old = whole / name, out / name
         if not new.exists():
             continue
-        if name == "overlay.mp4":  # what was being written
+        if name == "overlay.mp4":  # what it was writing
             for other in ("overlay.ts", "overlay.ends"):
                 (out / other).unlink(missing_ok=True)
         if old.is_dir():
@@ -140,9 +140,9 @@ def finish_correction(out: Path) -> None:
 
 
 def summary(out: Path) -> Iterator[str]:
-    """A line for each of the first objects: on how many frames it is, and where it is not.
+    """A line for each of the first objects: how many frames show it, and where it is missing.
 
-    Of a folder with an overlay alone there is nothing to tell.
+    Nothing for a folder that holds only an overlay.
     """
     try:
         folder = MaskFolder(out)

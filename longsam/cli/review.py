@@ -21,9 +21,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "review",
         help="list where the masks in a folder may be wrong",
-        description="List the spans of frames in which an object's mask may be wrong, the surest "
-        "first: it is larger, smaller or more scattered than it was, the model was less sure than "
-        "usual, it vanished inside the frame, or two objects have one mask. `longsam show` draws "
+        description="List the spans of frames in which an object's mask may be wrong, the surest\n"
+        "first: it is larger, smaller or more scattered than it was, the model was less sure than\n"
+        "usual, it vanished inside the frame, or two objects have one mask. `longsam show` draws\n"
         "them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
         help=f"how likely a frame must be wrong, 0 to 1 ({LEAST_SURE})",
     )  # fmt: skip
     parser.add_argument(
-        "--most", type=int, default=30, metavar="N", help="print so many spans (30)"
+        "--most", type=int, default=30, metavar="N", help="print at most this many spans (30)"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all spans as JSON (not written)"

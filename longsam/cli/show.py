@@ -1,4 +1,4 @@
-"""`longsam show`: a contact sheet of hours, on one page."""
+"""`longsam show`: hours of video on one contact sheet."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ from longsam.masks.reviews.spans import spans_of
 TILE_WIDTH = 320
 COLUMNS = 5
 MOST_FLAGGED = 15
-"""Tiles of moments that should be looked at."""
+"""At most this many tiles of moments to look at."""
 
 _MARGIN = 8
 _TEXT = 16
@@ -37,7 +37,7 @@ class Tile:
     Args:
         frame_idx: The frame.
         span: Why it is there; None for one of every n.
-        image: With its masks.
+        image: The frame with its masks.
     """
 
     frame_idx: int
@@ -49,12 +49,12 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "show",
         help="draw a contact sheet of the masks in a folder",
-        description="Draw a contact sheet: first the moments that should be looked at (see "
+        description="Draw a contact sheet: first the moments to look at (see "
         "`longsam review`), then every n-th frame with its masks, and the area and scores of each "
-        "object over time. A mask that drifts shows at a glance.",
+        "object over time. It shows at a glance where a mask drifts.",
     )
     parser.add_argument("folder", type=Path, help="where `longsam track` has written")
-    parser.add_argument("--video", help="the video, if it is not where it was (that of the run)")
+    parser.add_argument("--video", help="the video, if it has moved (that of the run)")
     parser.add_argument(
         "--every", type=int, metavar="N", help="show every n-th frame (25 frames in all)"
     )
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     folder = MaskFolder(options.folder)
     path = options.out or options.folder / "contact_sheet.png"
     if options.out is None:
-        check_not_link(path)  # the folder need not be trusted
+        check_not_link(path)  # the folder is not trusted
     objects = histories(folder)
     spans = spans_of(folder, objects)
     flagged = _moments(spans)
@@ -98,7 +98,7 @@ def _moments(spans: list[Span]) -> list[tuple[int, Span]]:
 
 
 def _prompted(folder: Path) -> list[int]:
-    """Frames with prompts, if the run has noted them."""
+    """Frames with prompts, if the run recorded them."""
     with suppress(ValueError, OSError):
         noted = record.read(folder)
         if noted is not None:
@@ -112,12 +112,12 @@ def _times(folder: MaskFolder, frames: list[int]) -> dict[int, float | None]:
 
 
 def _open_video(given: str | None, folder: MaskFolder) -> FrameSource | None:
-    """The video that the user names, or the one that the folder names, if that is harmless."""
+    """The video that the user names, or the one that the folder names if that is safe."""
     name = given if given is not None else folder.video
     if name is None:
         return None
     try:
-        # The folder need not be trusted: the video is opened only if it is a file or folder here.
+        # The folder is not trusted: the video is opened only if it is a file or folder here.
         if given is None and not _is_local(name):
             raise ValueError
         video = open_source(name, None)
@@ -139,7 +139,7 @@ def _is_local(name: str) -> bool:
 
 def _tile(folder: MaskFolder, frame_idx: int, video: FrameSource | None) -> ImageArray:
     _, obj_ids, masks = folder.read(frame_idx)
-    every = max(1, max(folder.size) // (2 * TILE_WIDTH))  # smaller first: a sheet needs no more
+    every = max(1, max(folder.size) // (2 * TILE_WIDTH))  # reduced first: a sheet needs no more
     masks = masks[:, ::every, ::every]
     image: ImageArray = np.full((*masks.shape[1:], 3), 40, np.uint8)
     if video is not None:

@@ -59,7 +59,7 @@ def given(options: argparse.Namespace, source: FrameSource) -> slice | None:
 
 
 def check_flags_of_live(options: argparse.Namespace) -> None:
-    """Refuse what a source that is still arriving cannot do.
+    """Refuse flags that a live source cannot follow.
 
     Raises:
         ValueError: There is such a flag.
@@ -72,7 +72,7 @@ def check_flags_of_live(options: argparse.Namespace) -> None:
 
 
 def in_state(grouped: Grouped, frames: range) -> dict[tuple[ObjectId, int], list[Prompt]]:
-    """Prompts by the indices that a state has, which counts the frames that are tracked.
+    """Prompts by the state's indices, which count only tracked frames.
 
     Raises:
         ValueError: A prompt is on none of them.
@@ -95,7 +95,7 @@ def _nearest(frames: range, frame_idx: int) -> int:
 
 
 def untracked(grouped: Grouped, frames: range, direction: str) -> str | None:
-    """The frames on which nothing will be, as a sentence."""
+    """The frames that will get no masks, as a sentence."""
     prompted = [frame_idx for _, frame_idx in grouped]
     if direction == "forward" and min(prompted) > frames[0]:
         last = frames[frames.index(min(prompted)) - 1]
@@ -116,7 +116,7 @@ class Order:
     """The passes of a run, over indices of the state.
 
     Args:
-        direction: Of `DIRECTIONS`.
+        direction: One of `DIRECTIONS`.
         prompted: Frames with prompts.
     """
 
@@ -142,13 +142,13 @@ class Order:
         is_resumed: bool,
         autosave: Autosave | None,
     ) -> Generator[Any, None, None]:
-        """All passes of a new run, or what is left of them.
+        """All passes of a new run, or the rest of them.
 
         Args:
             predictor: The predictor.
             state: Fresh, with all prompts, or loaded.
             is_resumed: Whether it was loaded.
-            autosave: Of `propagate_in_video`.
+            autosave: As in `propagate_in_video`.
 
         Yields:
             As `propagate_in_video`.

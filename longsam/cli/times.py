@@ -1,4 +1,4 @@
-"""Frames as people name them: by their number, or by their time in the video."""
+"""Frames given by their number, or by their time in the video."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ from longsam.frames import FrameSource, VideoFile
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame of a video: one of the two is given.
+    """A frame of a video, given one way or the other.
 
     Args:
         frame_idx: The frame, from 0.
@@ -44,7 +44,7 @@ def _seconds(text: str) -> float | None:
 
 
 def frame_at(source: FrameSource, at: Moment, flag: str) -> int:
-    """The index of a frame; at a time it is the frame that is shown then.
+    """The index of a frame; for a time, of the frame shown then.
 
     Raises:
         ValueError: The video has no such frame, or its frames have no time.
@@ -68,7 +68,7 @@ def frame_at(source: FrameSource, at: Moment, flag: str) -> int:
 
 
 def _shown_at(source: VideoFile, seconds: float) -> int | None:
-    """The frame shown at a time, by the time stamps, since rates vary; None past the end."""
+    """The frame shown at a time, by time stamps, since rates vary; None past the end."""
     at = 0
     with av.open(f"file:{source.path}") as container:
         stream = container.streams.best("video")
@@ -89,7 +89,7 @@ def _shown_at(source: VideoFile, seconds: float) -> int | None:
 
 
 def clock(seconds: float) -> str:
-    """A time as people write it, and as `moment` reads it: 1:02:03.5."""
+    """A time in the form that `moment` reads: 1:02:03.5."""
     tenths = round(10 * seconds)
     minutes, rest = divmod(tenths, 600)
     return f"{minutes // 60}:{minutes % 60:02}:{rest / 10:04.1f}"

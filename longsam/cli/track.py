@@ -23,11 +23,11 @@ DESCRIPTION = """\
 Track objects through a video and write their masks to a folder as they come.
 
 Say where each object is with --point, --box or --mask, in pixels of a frame: x counts from the
-left, y from the top. `longsam frame` shows them, and `longsam preview` what the model makes of
-them. Each is an object of its own; to give several hints for one object, name it:
+left, y from the top. `longsam frame` shows them, and `longsam preview` shows the resulting masks.
+Each prompt is a new object; to give several for one object, name it:
   --point 410,220:bee --point 430,260:bee --not-point 500,300:bee.
-For an object that comes in later, name the frame: --point 90,300@120:wasp.
-Or leave it to the model: --everything finds things, and looks for new ones as they come.
+For an object that appears later, name the frame: --point 90,300@120:wasp.
+Or leave it to the model: --everything finds things, and looks for new ones as they appear.
 """
 
 EPILOG = """\
@@ -47,9 +47,8 @@ formats (--format, one or more):
   object_png  out/object_png/ID/000000.png: a black and white image for each object; exact
   overlay     out/overlay.mp4: the video with its masks drawn on it
 
-Ctrl-C (or SIGTERM) stops after the current frame. What is written is whole; --resume continues,
-with the flags of the run. `longsam correct` corrects masks that are there, except those of
---everything.
+Ctrl-C (or SIGTERM) stops after the current frame. What is written is complete; --resume continues,
+with the flags of the run. `longsam correct` corrects existing masks, except those of --everything.
 """
 
 SNAPSHOT_BYTES = 2 * 10**9
@@ -57,10 +56,10 @@ SNAPSHOT_BYTES = 2 * 10**9
 
 SNAPSHOT_EVERY = timedelta(minutes=1)
 MEMORY = tuple(POLICIES)
-"""What --memory may be; "upstream" is no policy at all."""
+"""The values of --memory; "upstream" is no policy."""
 
 DEFAULT_RATE = 30
-"""Frames a second of what has no rate, such as a folder of images."""
+"""Frames a second of sources without a rate, such as a folder of images."""
 
 
 def add_parser(commands: Any) -> None:
@@ -84,7 +83,7 @@ def add_parser(commands: Any) -> None:
     how.add_argument(
         "--memory", choices=MEMORY,
         help="which memories a frame reads: SAM 2's own rule (upstream), or a published method "
-        "that chooses otherwise where objects are hidden or look alike (upstream)",
+        "that chooses differently where objects are hidden or look alike (upstream)",
     )  # fmt: skip
     how.add_argument(
         "--batch-objects", action="store_true",
@@ -122,7 +121,7 @@ def add_parser(commands: Any) -> None:
     output.add_argument("--frames", type=int, metavar="N", help="stop after N frames (all)")
     output.add_argument(
         "--mode", choices=["every", "newest"],
-        help="live sources: track every frame, or drop those that there is no time for (every; "
+        help="live sources: track every frame, or drop frames if there is no time (every; "
         "newest for cameras and streams)",
     )  # fmt: skip
     output.add_argument("--quiet", action="store_true", help="no progress bar (off)")
@@ -133,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
     if options.frames is not None and options.frames < 1:
         raise ValueError(f"--frames is {options.frames}; it must be at least 1.")
     if options.resume and options.overwrite:
-        raise ValueError("--resume and --overwrite exclude each other; give one of them.")
+        raise ValueError("--resume and --overwrite cannot be combined; give one of them.")
     video: Any = options.video
     if is_live(video) or (re.fullmatch(r"\d{1,2}", video) and not Path(video).exists()):
         return _track_live(options, int(video) if video.isdecimal() else video)
@@ -199,7 +198,7 @@ def _track_file(options: argparse.Namespace) -> int:
             recorded.write(out)
             if has_save:
                 writer.drop_after(frames[state.last_frame_idx])
-            elif len(writer):  # stopped before the first save: from the start again
+            elif len(writer):  # stopped before the first save: start again
                 _keep_aside(out, writer)
             autosave = None
             if options.save_every:
@@ -293,7 +292,7 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
 def _check_prompts(
     grouped: span.Grouped, source: FrameSource, frames: range, direction: str
 ) -> None:
-    """Refuse prompts that would be tracked for hours in vain, before a model is loaded."""
+    """Before a model is loaded, refuse prompts that would waste hours of tracking."""
     prompts.check(grouped, source)
     span.in_state(grouped, frames)
     for mistake in prompts.mistakes(grouped):
@@ -304,17 +303,17 @@ def _check_prompts(
 
 
 def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
-    """Let a resumed run compute as the run before did, or masks would differ.
+    """Let a resumed run compute as before, or masks would differ.
 
     Raises:
-        ValueError: A flag says something else.
+        ValueError: A flag differs.
     """
     everything.check_resumed(options, recorded.everything)
     is_prompted = bool(options.prompt or options.prompts)
     if is_prompted and record.plain(prompts.given(options)) != recorded.prompts:
         raise ValueError(
-            f"--resume: these are other prompts than those of the run in {options.out}. Leave "
-            "them out to resume it; `longsam correct` corrects masks that are there."
+            f"--resume: these prompts differ from those of the run in {options.out}. Leave "
+            "them out to resume it; `longsam correct` corrects existing masks."
         )
     for flag, given, before in (
         ("dtype", options.dtype, recorded.dtype),
@@ -352,7 +351,7 @@ def _new_record(
     found: Everything | None,
     which: slice | None,
 ) -> Record:
-    """What is noted of a new run; how it computes is known once the model is there."""
+    """The record of a new run; its device and number format are known once the model is loaded."""
     return Record(
         video=str(Path(options.video).absolute()),
         prompts=record.plain(grouped),
@@ -404,7 +403,7 @@ def _keep_aside(out: Path, writer: MaskWriter) -> None:
     aside = writer.drop_after(-1, keep_aside=True)
     print(
         f"There is no save in {out}, so tracking starts again from the beginning. The masks of "
-        f"{num_frames:,} frames that were there are kept in {aside}."
+        f"{num_frames:,} earlier frames are kept in {aside}."
     )
 
 
@@ -429,7 +428,7 @@ def formats(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
         if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(FORMATS)}")
     return names
 
 

@@ -2,4 +2,4 @@
 
 
 class UsageError(ValueError):
-    """Flags that do not go together; the exit code is 2, as for those that argparse refuses."""
+    """Flags that cannot be combined; the exit code is 2, as for those that argparse refuses."""

@@ -18,14 +18,14 @@ from longsam.masks import MaskWriter
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it.
+    """The outcome.
 
     Args:
         num_frames: How many frames were tracked.
         seconds: How long it took.
-        is_over: Whether the pass came to its end.
-        was_stopped: Whether Ctrl-C or SIGTERM ended it before.
-        last_frame_idx: The frame written last, by the video's own index; None if there is none.
+        is_over: Whether the pass reached its end.
+        was_stopped: Whether Ctrl-C or SIGTERM ended it before that.
+        last_frame_idx: The last frame written, by the video's own index; None if there is none.
     """
 
     num_frames: int
@@ -53,9 +53,9 @@ def write_steps(
         predictor: The predictor.
         state: The session.
         writer: Where masks go.
-        steps: The passes; a pass that ends by itself saves itself.
-        total: How many frames there will be in the writer; None if that is not known.
-        most: Stop when the writer has so many frames; None is all.
+        steps: The passes; a pass that reaches its end saves itself.
+        total: How many frames the writer will have in the end; None if unknown.
+        most: Stop when the writer has this many frames; None is all.
         is_quiet: Draw no progress bar.
         save: Where the state is saved if the passes are stopped; None is nowhere.
         time_of: The time stamp of a frame of the state; None asks the state's source.
@@ -78,7 +78,9 @@ def write_steps(
             if step is None:
                 is_over = True
                 break
-            scores = predictor.scores(state, step[0]) if step[1] else None  # without objects: none
+            scores = (
+                predictor.scores(state, step[0]) if step[1] else None
+            )  # no logits without objects
             writer.write(*step, scores=scores, time=time_of(step[0]))
             num_new += 1
             memory_bar.update()
@@ -140,7 +142,7 @@ class _MemoryBar:
 
 
 def _resident_bytes() -> int | None:
-    """Memory of this process; None where the system does not tell so easily."""
+    """Memory of this process; None if the system does not tell."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Prompts from a detector: objects are found, followed, corrected and retired without a click.
+"""Prompts from a detector: objects are found, tracked, corrected and retired without a click.
 
     for frame_idx, obj_ids, mask_logits, labels in track_detections(predictor, video, detector):
         ...

@@ -11,16 +11,18 @@ Boxes = npt.NDArray[np.float64]
 """x0, y0, x1, y1 in pixels of the frame, n x 4; the right and lower edges are exclusive."""
 
 MOSTLY = 0.5
-"""A box holds a mask when more than this share of the mask lies inside it, and is a part of it when
-the mask covers more than this share of the box."""
+"""A box holds a mask if more than this share of the mask lies inside it, and is a part of the mask
+if the mask covers more than this share of the box."""
 
 SAME_MASK = 0.7
-"""Two masks of a larger IoU are the same thing, tracked twice."""
+"""Two masks with a higher IoU are the same thing, tracked twice."""
 
 
 def boxes_around(masks: torch.Tensor) -> Boxes:
     """Boxes around masks (n x height x width, bool); an empty mask has 0, 0, 0, 0."""
-    from sam2.utils.amg import batched_mask_to_box  # not at the top: the wrapper explains a lack
+    from sam2.utils.amg import (
+        batched_mask_to_box,
+    )  # not at the top: the wrapper explains what is missing
 
     boxes: Boxes = batched_mask_to_box(masks).double().cpu().numpy()
     # The corners are inclusive, so a mask of one pixel at 0, 0 has the box of an empty one.
@@ -38,7 +40,7 @@ def ious(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
 def shares_inside(
     masks: torch.Tensor, boxes: Boxes
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Which share of each mask lies inside each box, and which of each box is on each mask.
+    """The share of each mask inside each box, and the share of each box on each mask.
 
     Both are boxes x masks; 0 for an empty mask.
     """
@@ -53,7 +55,7 @@ def shares_inside(
 def shared_with(
     masks: torch.Tensor, found: npt.NDArray[np.bool_], boxes: Boxes
 ) -> npt.NDArray[np.float64]:
-    """Pixels that each found mask shares with each mask, found x masks.
+    """The number of pixels that each found mask shares with each mask, found x masks.
 
     Args:
         masks: num_masks x height x width, bool.
@@ -68,7 +70,7 @@ def shared_with(
 
 
 def _whole(boxes: Boxes) -> Any:
-    """Boxes of whole pixels that hold the given ones."""
+    """Boxes of whole pixels that contain the given ones."""
     corners = [np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]
     return np.concatenate(corners, axis=1).clip(0).astype(int)
 

@@ -20,19 +20,19 @@ Detector = Callable[[Frame], Any]
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector has found on one frame.
+    """What a detector found on one frame.
 
     Args:
         boxes: x0, y0, x1, y1 in pixels of the frame, n x 4; None: those around the masks.
         scores: From 0 to 1, (n,); None is 1 for all.
         labels: What the n things are, of any type; None is None for all.
-        masks: bool (or numbers 0 and 1), n x height x width of the frame, also with a 1 after the
-            n; None if the detector gives boxes only. Objects are prompted with masks where there
-            are some. A thing whose mask is empty is ignored.
+        masks: bool (or numbers 0 and 1), n x height x width of the frame, or n x 1 x height x
+            width; None if the detector gives only boxes. If there are masks, objects are prompted
+            with them. Things with an empty mask are ignored.
 
     Raises:
-        ValueError: The shapes do not fit each other, or a box is not finite, or its width or
-            height is not above 0, or masks are of another type.
+        ValueError: The shapes do not match, a box is not finite, its width or height is not above
+            0, or masks are of another type.
     """
 
     boxes: Boxes
@@ -107,8 +107,8 @@ def as_detections(found: Any) -> Detections:
     Args:
         found: `Detections`; None for nothing; a tuple (boxes, scores, labels, masks) or its first
             parts; an array of boxes, n x 4, or of masks, n x height x width; or `Detections` of the
-            package supervision, whose class names, or else class numbers, become the labels, and
-            whose masks are taken if it has some.
+            package supervision, whose class names (else class numbers) become the labels, and whose
+            masks are used if it has any.
 
     Raises:
         ValueError: It is none of these.
@@ -140,7 +140,7 @@ def as_detections(found: Any) -> Detections:
 
 
 def usable(found: Detections, frame_size: tuple[int, int], min_score: float) -> Detections:
-    """The detections of enough score, cut to the frame (height, width).
+    """The detections with enough score, clipped to the frame (height, width).
 
     Raises:
         ValueError: The masks are of another size.
@@ -150,7 +150,7 @@ def usable(found: Detections, frame_size: tuple[int, int], min_score: float) -> 
     if masks is not None and len(masks) and masks.shape[1:] != (height, width):
         raise ValueError(
             f"The detector's masks are {masks.shape[2]}x{masks.shape[1]} pixels, but the frame is "
-            f"{width}x{height}; they must be of its size."
+            f"{width}x{height}; they must have its size."
         )
     boxes = found.boxes.clip(0, [width, height, width, height])
     is_usable = (found.scores >= min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)

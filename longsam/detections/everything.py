@@ -1,4 +1,4 @@
-"""A detector of everything on a frame, made of the model that tracks: no other is needed."""
+"""A detector of everything on a frame, made from the tracking model: no other is needed."""
 
 import inspect
 import warnings
@@ -12,7 +12,7 @@ from longsam.detections.detections import Detections, Detector
 from longsam.frames import Frame
 
 MOST_SHARED = 0.5
-"""Of two masks of which one lies on the other with more than this share, one is left out."""
+"""If one mask has more than this share of its area on another, one of the two is left out."""
 
 
 def everything(
@@ -32,20 +32,20 @@ def everything(
             ...
 
     It is upstream's `SAM2AutomaticMaskGenerator` on the weights of the predictor: it prompts with a
-    grid of points and keeps the masks that are sure and stable. Where masks lie on each other, as
-    those of a thing and of its part do, the best one stays.
+    grid of points and keeps the masks that are sure and stable. Where masks overlap, like those of
+    a thing and its part, the best one is kept.
 
     Args:
-        predictor: What tracks; not one of `vos_optimized=True`.
+        predictor: The predictor that tracks; not built with `vos_optimized=True`.
         min_area: Smaller masks are left out; a share of the frame.
         max_area: Larger ones too: that is background.
-        points_per_side: Of the grid; None where `point_grids` is given. So many squared are
-            prompted on each frame, which takes longer than tracking it: see `detect_every`. Small
-            things need more of them.
-        pred_iou_thresh: Masks of a lower predicted IoU are left out. This and the next are
+        points_per_side: Of the grid; None if `point_grids` is given. Its square is the number of
+            points prompted on each frame, which takes longer than tracking it: see `detect_every`.
+            Small things need more points.
+        pred_iou_thresh: Masks with a lower predicted IoU are left out. This and the next are
             upstream's defaults, for the released models.
-        stability_score_thresh: Masks are left out whose area changes by more than to this share
-            when the threshold of their logits moves from 1 to -1.
+        stability_score_thresh: Masks are left out if raising the threshold of their logits from -1
+            to 1 leaves less than this share of their area.
         **options: Others of `SAM2AutomaticMaskGenerator`, such as `crop_n_layers`.
 
     Returns:
@@ -56,13 +56,13 @@ def everything(
         ValueError: An area is not a share, upstream has no such option or refuses it, or the
             predictor is compiled.
     """
-    # Not at the top: the wrapper explains where sam2 is lacking.
+    # Not at the top: the wrapper explains what to do without sam2.
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     if isinstance(predictor, LongVideoPredictorVOS):
         raise ValueError(
-            "everything needs a predictor without vos_optimized=True: what that compiles is of one "
-            "shape. Build another one for it; the weights are the same."
+            "everything needs a predictor without vos_optimized=True, which compiles for one "
+            "shape. Build another predictor for it; the weights are the same."
         )
     if not 0 <= min_area < max_area <= 1:
         raise ValueError(
@@ -77,8 +77,8 @@ def everything(
     }
     known = inspect.signature(SAM2AutomaticMaskGenerator).parameters.keys()
     unknown = sorted(given.keys() - known | given.keys() & {"model", "output_mode", "kwargs"})
-    if unknown:  # upstream would take anything and say nothing
-        raise ValueError(f"{', '.join(unknown)} is no option of everything; see its description.")
+    if unknown:  # upstream accepts anything silently
+        raise ValueError(f"{', '.join(unknown)} is not an option of everything; see its docstring.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.script")  # upstream's
@@ -86,7 +86,7 @@ def everything(
     except (AssertionError, TypeError, ValueError) as error:
         raise ValueError(f"SAM2AutomaticMaskGenerator refuses {given}: {error}") from error
     side = predictor.image_size
-    # Upstream has typed in those of 1024:
+    # Upstream hard-codes those for 1024:
     # https://github.com/facebookresearch/sam2/blob/2b90b9f5ceec907a1c18123530e92e794ad901a4/sam2/sam2_image_predictor.py#L62
     generator.predictor._bb_feat_sizes = [(side // n, side // n) for n in (4, 8, 16)]
 
@@ -107,12 +107,12 @@ def everything(
 
 
 def _score(found: dict[str, Any]) -> float:
-    """Testing showed that either alone prefers parts of things."""
+    """In tests either one alone preferred parts of things."""
     return float(found["predicted_iou"] * found["stability_score"])
 
 
 def _apart(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was found, best first, without what lies on another one that is kept."""
+    """What was found, best first, without what lies on another kept one."""
     kept: list[dict[str, Any]] = []
     for one in found:
         x0, y0, width, height = (int(side) for side in one["bbox"])  # of inclusive corners

@@ -23,12 +23,12 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Matches:
-    """How the detections of a frame and the tracked objects belong together.
+    """How the detections of a frame and the tracked objects match.
 
     Args:
-        confirmed: The objects, as rows of their masks, that were clearly detected.
-        corrections: For an object that a detection matches but differs from, that detection.
-        new: Detections of what is not tracked yet, each thing once, surest first.
+        confirmed: The objects that were clearly detected, as rows of their masks.
+        corrections: By object: the detection that matches it but differs from its mask.
+        new: Detections of things not tracked yet, each once, surest first.
     """
 
     confirmed: set[int]
@@ -39,12 +39,12 @@ class Matches:
 def match(
     found: Detections, masks: torch.Tensor, labels: Sequence[Any], options: Options
 ) -> Matches:
-    """Match detections one to one with objects, and say what follows.
+    """Match detections one to one with objects, and decide what follows.
 
     Args:
-        found: What the detector has found.
-        masks: Of the objects, num_objects x height x width, bool.
-        labels: Of the objects.
+        found: What the detector found.
+        masks: The objects' masks, num_objects x height x width, bool.
+        labels: The objects' labels.
         options: `match_iou` and `correct_iou` of them.
     """
     overlap, of_masks, of_boxes = _overlaps(found, masks)
@@ -65,7 +65,7 @@ def match(
     confirmed = set()
     for d, of_object in enumerate(is_of):
         owners = [matched[d]] if d in matched else of_object.nonzero()[0].tolist()
-        if len(owners) == 1:  # it is clear whose it is, however loose or tight
+        if len(owners) == 1:  # it clearly belongs to one object, however loose or tight
             confirmed.add(owners[0])
     new: list[int] = []
     for d in np.argsort(-found.scores).tolist():
@@ -78,9 +78,9 @@ def match(
 
 
 def _overlaps(found: Detections, masks: torch.Tensor) -> tuple[Shares, Shares, Shares]:
-    """IoUs, shares of the objects' masks that are on what was found, and shares of what was found.
+    """IoUs, shares of the objects' masks on what was found, and shares of what was found on them.
 
-    All are found x objects: of masks where the detector has given some, else of boxes.
+    All are found x objects: of masks if the detector gave any, else of boxes.
     """
     if found.masks is None:
         return ious(found.boxes, boxes_around(masks)), *shares_inside(masks, found.boxes)

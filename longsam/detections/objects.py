@@ -1,4 +1,4 @@
-"""What a run knows of its objects besides their masks, and which of them stay."""
+"""What a run knows of its objects besides their masks, and which of them it keeps."""
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -25,8 +25,8 @@ class KnownObjects:
     """The objects of a run, in the order of the rows of their masks.
 
     Args:
-        obj_ids: Objects that are known from the start; they are labelled with their ids.
-        options: Of the run.
+        obj_ids: Objects known from the start; their labels are their ids.
+        options: The run's options.
     """
 
     def __init__(self, obj_ids: Iterable[Any], options: Options):
@@ -49,7 +49,7 @@ class KnownObjects:
 
     @property
     def confirmed(self) -> dict[Any, Any]:
-        """The labels of the objects that were detected often enough to be yielded, by id."""
+        """By id, the labels of the objects detected often enough to be yielded."""
         return {i: known.label for i, known in self.by_id.items() if self._is_confirmed(known)}
 
     @property
@@ -79,7 +79,7 @@ class KnownObjects:
             masks: num_objects x height x width, bool.
 
         Returns:
-            The rows of those to let go of: gone for long, or tracked twice.
+            The rows of the objects to drop: gone for long, or tracked twice.
         """
         objects = list(self.by_id.values())
         is_seen = masks.flatten(1).any(1).tolist()
@@ -94,13 +94,13 @@ class KnownObjects:
                 gone.add(row)
 
         def weakness(row: int) -> tuple[bool, int, int]:
-            # One that is not confirmed goes, or the one that has come to where the other was.
+            # Drop the unconfirmed one, or the one that moved to where the other was.
             return not self._is_confirmed(objects[row]), objects[row].seen_since, row
 
         return gone | {max(pair, key=weakness) for pair in same_masks(masks)}
 
     def refused(self, frame_idx: int, masks: torch.Tensor, num_old: int) -> set[int]:
-        """Which objects to let go of after the prompts of a frame.
+        """Which objects to drop after the prompts of a frame.
 
         Args:
             masks: num_objects x height x width, bool.
@@ -108,7 +108,7 @@ class KnownObjects:
 
         Returns:
             The rows of objects that were missed before they were confirmed, and of new ones that
-            turn out to be known ones, or nothing.
+            turn out to be known objects or empty.
         """
         gone = {
             row

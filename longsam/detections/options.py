@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
-    """Those of `track_detections`, which says what they mean; a save holds them.
+    """The options of `track_detections`, documented there; a save holds them.
 
     Raises:
         ValueError: One has a wrong value.

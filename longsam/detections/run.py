@@ -12,7 +12,7 @@ from longsam.detections.tracker import EXTRAS, LabelledStep, Tracker
 from longsam.frames import FrameSource, open_source, sliced_as
 
 MAX_PROMPT_FRAMES = 8
-"""The default: how many frames with prompts are kept for each object, see `init_state`."""
+"""Default number of frames with prompts kept for each object, see `init_state`."""
 
 
 def track_detections(
@@ -34,63 +34,63 @@ def track_detections(
 ) -> Generator[LabelledStep, None, None]:
     """Track what a detector finds, at constant memory.
 
-    Every few frames the detector is asked, and its boxes are matched one to one with the boxes
-    around the tracked masks so that the sum of IoUs is largest. A detection that matches confirms
-    its object, or corrects it where the two differ much; one that matches nothing becomes a new
-    object, which is yielded once a second detection has confirmed it. Where nothing is detected
-    nothing changes for confirmed objects: they are tracked on.
+    Every few frames the detector runs, and its boxes are matched one to one with the boxes around
+    the tracked masks, maximizing the sum of IoUs. A detection that matches confirms its object, or
+    corrects it if the two differ much; one that matches nothing becomes a new object, which is
+    yielded once a second detection has confirmed it. Confirmed objects are still tracked where
+    nothing is detected.
 
-    Objects have ids of their own, counted from 1 and never used again; two things of one label are
-    two objects. A detection changes nothing where it is not clear whose it is: where it holds most
-    of two tracked objects of its label, or most of one that another detection has matched, or where
-    it lies mostly on one.
+    Object ids count from 1 and are never reused; two things with the same label are two objects. An
+    ambiguous detection changes nothing: one that holds most of two tracked objects of its label, or
+    most of one matched by another detection, or that lies mostly on one.
 
     Args:
         predictor: What tracks.
         video: Anything that `init_state` takes, live sources too.
         detector: Called with a frame in its own size, uint8 RGB, height x width x 3; returns
             anything that `as_detections` takes.
-        detect_every: The detector is asked on every so many frames, from frame 0 on.
-        min_score: Detections below are ignored.
-        match_iou: The least IoU between the box of a detection and that of a mask for a match.
-        correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. At most
-            `match_iou` never corrects.
-        min_hits: How many times in a row a new object has to be detected, its first time included,
-            before it is yielded; an object missed before is dropped. So boxes around nothing seldom
-            become objects, and an object's first masks come `detect_every * (min_hits - 1)`
-            frames after its first detection (on frame 10 with the defaults). 1 yields it at once.
-        retire_after: An object whose mask was empty whenever the detector was asked, over so many
-            frames, is no longer tracked; should it come back, it is a new one.
-        max_objects: How many objects are tracked at most, with those not yet yielded; detections
-            beyond are ignored while that many are tracked. None is no limit.
+        detect_every: The detector runs on every `detect_every`-th frame, from frame 0 on.
+        min_score: Detections with a lower score are ignored.
+        match_iou: The minimum IoU between a detection's box and a mask's box for a match.
+        correct_iou: Below this IoU a match corrects the object: its box becomes a prompt. A value
+            of at most `match_iou` never corrects.
+        min_hits: How many times in a row a new object must be detected, including the first, before
+            it is yielded; if it is missed before that it is dropped. So false detections seldom
+            become objects, and an object's first masks come `detect_every * (min_hits - 1)` frames
+            after its first detection (on frame 10 with the defaults). 1 yields it at once.
+        retire_after: An object is dropped when its mask was empty each time the detector ran for
+            this many frames; if it comes back, it is a new object.
+        max_objects: The maximum number of objects tracked at once, including those not yet yielded;
+            further detections are ignored meanwhile. None is no limit.
         max_prompt_frames: As in `init_state`; None lets memory grow with the number of corrections.
         autosave: As in `propagate_in_video`. A run that was killed is resumed from its last save
-            with `resume_detections`. Labels must then be strings, numbers or None; an object with
-            another one ends the run with a ValueError.
-        state: From `init_state(video, ...)`, in which nothing was tracked yet, for a caller who
-            wants the scores of each frame or saves the state at a time of its own. It stays open at
-            the end, and has all options of `init_state`: `max_prompt_frames` too, whose default
-            there is no limit. `video` may then be what `longsam.frames.open_source(video, None)`
-            gives; the run closes it. None opens the video, and closes it at the end.
-        **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`, whose
-            objects are tracked from frame 0 on under their ids, which are their labels too.
+            with `resume_detections`. Labels must then be strings, numbers or None; any other label
+            ends the run with a ValueError.
+        state: From `init_state(video, ...)`, with nothing tracked in it yet, for callers that want
+            the scores of each frame or save the state themselves. It stays open at the end. All
+            options of `init_state` are set there, also `max_prompt_frames`, which has no limit by
+            default there. `video` may then be the result of
+            `longsam.frames.open_source(video, None)`; the run closes it. None opens the video, and
+            closes it at the end.
+        **options: Others of `init_state`, such as `batch_objects=True`, or `memory_bank`: its
+            objects are tracked from frame 0 on, with their ids also as labels.
 
     Yields:
         For every frame: frame index, object ids, mask logits (float32, num_objects x 1 x height x
         width of the video, on the model's device; above 0 is the object), and a label for each
-        object: that of the detection which made it. Before anything is found there are no objects.
+        object: that of its first detection. Before anything is found there are no objects.
 
     Raises:
-        ValueError: An option has a wrong value, or the detector returns something else, or what
-            cannot be saved is to be saved: a live source, or labels other than strings, numbers
-            and None. Or the state is of another video, or something was tracked in it, or options
-            of `init_state` are given beside it.
+        ValueError: An option has a wrong value; the detector returns something else; autosave is
+            given with a live source, or with labels other than strings, numbers and None; or the
+            state is of another video, something was tracked in it, or options of `init_state` are
+            given beside it.
         RuntimeError: A frame cannot be read.
     """
     run_options = Options(
         detect_every, min_score, match_iou, correct_iou, min_hits, retire_after, max_objects
     )
-    # A live source is the caller's, and so is a state that was given: both stay open.
+    # A live source and a given state are the caller's: both stay open.
     owns_state = state is None and not isinstance(video, LiveVideo)
     if state is None:
         state = predictor.init_state(video, max_prompt_frames=max_prompt_frames, **options)
@@ -132,26 +132,25 @@ def resume_detections(
     video: Any = None,
     autosave: Autosave | None = None,
 ) -> Generator[LabelledStep, None, None]:
-    """Continue a saved run of `track_detections` where it stopped, with its options and objects.
+    """Resume a saved run of `track_detections` where it stopped, with its options and objects.
 
-    Masks are those of a run that was never interrupted, if the detector answers by the frame alone.
-    One that learns from the frames it has seen starts from nothing.
+    Masks are those of a run that was never interrupted, if the detector's answer depends on the
+    frame alone. A detector that learns from the frames it has seen starts from scratch.
 
     Args:
         predictor: What tracks, with the model of that run.
-        state: From `predictor.load_state` of what that run has saved. It stays open at the end.
+        state: From `predictor.load_state` of that run's save. It stays open at the end.
         detector: As in `track_detections`.
-        video: The video once more, where it has no path of its own (an array, a list), as it was
-            given to `load_state`; or what `longsam.frames.open_source(video, None)` gives, which
-            the run closes.
+        video: The video again if it has no path (an array, a list), as given to `load_state`; or
+            the result of `longsam.frames.open_source(video, None)`, which the run closes.
         autosave: As in `track_detections`.
 
     Yields:
-        What `track_detections` would have yielded next; nothing if it was over.
+        What `track_detections` would have yielded next; nothing if the run was over.
 
     Raises:
-        ValueError: The state is not from a run of `track_detections`, or objects were changed since
-            it was saved, or the video is needed, or is another one.
+        ValueError: The state is not from a run of `track_detections`, objects were changed since it
+            was saved, or the video is missing or another one.
     """
     saved = state.extras.get(EXTRAS)
     if saved is None:
@@ -182,14 +181,14 @@ def resume_detections(
 
 
 def _check_fresh(state: State, options: dict[str, Any]) -> None:
-    """Refuse a state in which a run cannot start, and options that it has already.
+    """Refuse a state in which a run cannot start, and options that the state already has.
 
     Raises:
-        ValueError: Something was tracked in it, or an option is given beside it.
+        ValueError: Something was tracked in it, or an option is given with it.
     """
     if options:
         raise ValueError(
-            f"{', '.join(options)}: with `state`, give this to the init_state that makes it."
+            f"{', '.join(options)}: with `state`, give this to the init_state that opens it."
         )
     if state.last_frame_idx >= 0:
         raise ValueError(
@@ -202,7 +201,7 @@ def _opened_again(video: Any, source: FrameSource) -> FrameSource:
     """The frames of a state in their own size.
 
     Args:
-        video: What the state is of, or its frames in their own size.
+        video: The state's video, or its frames in their own size.
         source: The state's.
 
     Raises:

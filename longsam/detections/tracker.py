@@ -1,4 +1,4 @@
-"""A run: frames are tracked, and the detector is asked on every few of them."""
+"""A run: frames are tracked, and the detector runs on every few of them."""
 
 import warnings
 from collections.abc import Generator
@@ -17,7 +17,7 @@ from longsam.detections.options import Options
 from longsam.frames import EndOfStreamError, EndOfVideoError, Frame, FrameSource
 
 EXTRAS = "detections"
-"""The name under which a state holds what a save of a run needs besides."""
+"""The key of a run's own data in a state's extras."""
 
 Step = tuple[int, list[Any], torch.Tensor]
 """Frame index, object ids, mask logits (num_objects x 1 x height x width)."""
@@ -27,7 +27,7 @@ LabelledStep = tuple[int, list[Any], torch.Tensor, list[Any]]
 
 
 class Saves(Protocol):
-    """The saves of a run, from `predictor.begin_autosave`."""
+    """The autosave of a run, from `predictor.begin_autosave`."""
 
     def step_done(self) -> None: ...
 
@@ -40,10 +40,10 @@ class Tracker:
 
     Args:
         predictor: What tracks.
-        state: What it tracks in.
-        source: The video once more, in the frames' own size; the state's own one if it is live.
-        detector: Asked on every few frames.
-        options: Of the run.
+        state: The state that it tracks in.
+        source: The video again, in the frames' own size; the state's source if it is live.
+        detector: Runs on every few frames.
+        options: The run's options.
         is_saved: Whether the state may be saved, so that labels must be plain.
         owns_state: Whether the state is closed at the end of the run.
     """
@@ -99,7 +99,7 @@ class Tracker:
             self.predictor.close(self.state)
 
     def _note(self, *, is_changed: bool) -> None:
-        """Put what a save must hold besides the predictor's state where it is saved."""
+        """Put what a save must hold besides the predictor's state into the state's extras."""
         self.state.extras["last_frame_idx"] = self._next_frame_idx - 1
         self.state.extras[EXTRAS] = {
             "options": asdict(self.options),
@@ -109,7 +109,7 @@ class Tracker:
         }
 
     def _pass(self) -> Generator[Step, None, None]:
-        """Frames from the next one on, tracked if there is anything to track."""
+        """Frames from the next one on, tracked if there are objects."""
         if not len(self.objects):
             return self._empty_pass()
         if self._resumes_pass:
@@ -131,7 +131,7 @@ class Tracker:
             yield frame_idx, [], nothing
 
     def _step(self, frame_idx: int, mask_logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """Ask the detector about a tracked frame if it is time, and note what a save must hold.
+        """Run the detector on a tracked frame if it is time, and note what a save must hold.
 
         Returns:
             The frame's mask logits, and whether objects or prompts have changed.
@@ -144,7 +144,7 @@ class Tracker:
         return mask_logits, is_changed
 
     def _detect(self, frame_idx: int, mask_logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """Ask the detector, and bring objects and prompts up to date with what it has found."""
+        """Run the detector, and update objects and prompts with what it found."""
         num_before = len(mask_logits)
         retired = self.objects.retired(frame_idx, mask_logits[:, 0] > 0)
         mask_logits = self._let_go(retired, mask_logits)
@@ -159,7 +159,7 @@ class Tracker:
         return mask_logits, bool(prompts) or len(mask_logits) < num_before
 
     def _prompts(self, frame_idx: int, found: Detections, masks: torch.Tensor) -> dict[Any, int]:
-        """Note who was detected, and who is new; returns whom to prompt with which detection."""
+        """Note detected and new objects; returns which to prompt with which detection."""
         matches = match(found, masks, self.objects.labels, self.options)
         self.objects.note_hits(matches.confirmed, frame_idx)
         ids = self.objects.ids
@@ -176,7 +176,7 @@ class Tracker:
         prompts: dict[Any, int],
         mask_logits: torch.Tensor,
     ) -> torch.Tensor:
-        """Give the prompts; returns the mask logits with those of the prompted objects."""
+        """Give the prompts; returns the mask logits, updated for the prompted objects."""
         # New objects come last and have no row yet.
         rows = dict(zip(self.objects.ids, torch.split(mask_logits, 1), strict=False))
         for obj_id, d in prompts.items():
@@ -193,7 +193,7 @@ class Tracker:
         return torch.cat([rows[obj_id] for obj_id in self.objects.ids])
 
     def _let_go(self, gone: set[int], mask_logits: torch.Tensor) -> torch.Tensor:
-        """Track some objects no longer; returns the mask logits of the others."""
+        """Stop tracking some objects; returns the mask logits of the others."""
         ids = self.objects.ids
         for row in sorted(gone):
             del self.objects.by_id[ids[row]]

@@ -13,7 +13,7 @@ from longsam.fleet.video import track_video
 
 
 class TrackVideos:
-    """Tracks the videos of a `ray.data.Dataset`, a row a video, for `map_batches`.
+    """Tracks the videos of a `ray.data.Dataset`, one per row, for `map_batches`.
 
         videos = ray.data.read_json("jobs.jsonl")
         videos.map_batches(
@@ -24,20 +24,20 @@ class TrackVideos:
             num_gpus=1,
         ).write_parquet("tracked")
 
-    Each actor of the pool builds the model once. A row that is tracked again, by a task that Ray
-    repeats or in a later run, is resumed from its save, or taken as it is when its masks are whole.
-    Needs Ray Data (`pip install "ray[data]"`), which the extra `fleet` leaves out for its size.
+    Each actor of the pool builds the model once. A row that is tracked again, in a task that Ray
+    retries or in a later run, is resumed from its save, or skipped if its masks are complete. Needs
+    Ray Data (`pip install "ray[data]"`), which the extra `fleet` leaves out for its size.
 
     Args:
         load: Builds the predictor, as in `track_videos`.
-        out: Where masks go, as there.
+        out: Where masks go, as in `track_videos`.
         settings: How each video is tracked.
-        scratch: As there.
+        scratch: As in `track_videos`.
 
     Input columns are those of `Job`: "video", "prompts" (a list of dicts, or the same as JSON),
-    and, if there is one, "name". Output columns are the input's and "masks" (where they are),
-    "frames", "seconds" and "error" ("" where all went well: a row that cannot be tracked does not
-    stop the others).
+    and optionally "name". Output columns are the input's, and "masks" (where they are), "frames",
+    "seconds" and "error" ("" if all went well: a row that cannot be tracked does not stop the
+    others).
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class TrackVideos:
         """Track the videos of a batch.
 
         Args:
-            batch: By column an array or list of values.
+            batch: For each column an array or list of values.
 
         Raises:
-            ValueError: A column is not there.
+            ValueError: A column is missing.
         """
         for name in ("video", "prompts"):
             if name not in batch:
@@ -83,7 +83,7 @@ class TrackVideos:
 
 
 def _plain(value: Any) -> Any:
-    """Lists and numbers in place of numpy's, and without what a table fills in."""
+    """Python's lists and numbers for numpy's, without the fill values of a table."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -1,18 +1,18 @@
-"""Who encodes which frame of one video, and where its features are."""
+"""The desk of one video: assigns frames to encoders, and knows where their features are."""
 
 import asyncio
 from typing import Any
 
 
 class Desk:
-    """Hands out frames in turn, and keeps references to features until all have tracked on them.
+    """Assigns frames in turn, and keeps references to features until all trackers have used them.
 
-    An actor of its own. A frame is handed out once, at most `num_ahead` after the first that a
-    tracker still needs, so that no more features than that are held. Every call that waits does so
-    here, without a thread.
+    A separate actor. Each frame is assigned once, at most `num_ahead` after the first that a
+    tracker still needs, so that no more features than that are held. Calls wait here, without a
+    thread.
 
     Args:
-        num_trackers: How many track.
+        num_trackers: The number of trackers.
         num_ahead: How many frames may be encoded ahead.
     """
 
@@ -25,7 +25,7 @@ class Desk:
         self._changed = asyncio.Condition()
 
     async def join(self, tracker: int, frame_idx: int, stop: int) -> None:
-        """A tracker has opened the video, and needs features from a frame on.
+        """A tracker has opened the video and needs features from this frame on.
 
         Args:
             tracker: Its number.
@@ -38,13 +38,13 @@ class Desk:
             self._changed.notify_all()
 
     async def work(self) -> int | None:
-        """A frame for an encoder; None when there is none left."""
+        """A frame for an encoder; None when none is left."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._is_open() and (self._free() or self._over()))
             return self._claim() if self._free() else None
 
     async def features_or_work(self, tracker: int, frame_idx: int) -> tuple[Any | None, int | None]:
-        """What a tracker needs next, or what it can encode meanwhile.
+        """What a tracker needs next, or a frame that it can encode meanwhile.
 
         Returns:
             (features, None), or (None, a frame to encode); (None, None) if the video has ended.
@@ -78,7 +78,7 @@ class Desk:
             self._changed.notify_all()
 
     async def ended(self, frame_idx: int) -> None:
-        """The video has no frame of this index, whatever its header says."""
+        """The video has no frame with this index, whatever its header says."""
         async with self._changed:
             self._stop = min(self._stop, frame_idx)
             self._changed.notify_all()

@@ -17,22 +17,22 @@ from longsam.fleet.store import Store
 from longsam.fleet.video import Progress, track_video
 
 MAX_INITS = 3
-"""So often Ray is started on a machine that is too busy for it."""
+"""How often to try starting Ray on a machine that is too busy for it."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers, and what each has.
+    """How many workers, and the resources of each.
 
     Args:
         count: How many; None is as many as the cluster has room for.
         gpus: GPUs of each; may be a fraction, such as 0.5. With 0 the model runs on the CPU.
-        cpus: CPUs of each, and so many threads torch has.
-        address: Of a Ray cluster, "auto" for one that runs here; None starts one on this machine,
-            which ends with this process, unless `ray.init` was called before.
+        cpus: CPUs of each, and torch's number of threads.
+        address: The address of a Ray cluster, "auto" for one that runs here; None starts one on
+            this machine, which ends with this process, unless `ray.init` was called before.
 
     Raises:
-        ValueError: A number is below what it can be.
+        ValueError: A number is too low.
     """
 
     count: int | None = None
@@ -51,12 +51,12 @@ class Workers:
 
     @property
     def num_threads(self) -> int:
-        """Threads of torch in each; masks on a CPU depend on it in the last bits of a logit."""
+        """Torch's threads in each worker; on a CPU the last bits of a logit depend on it."""
         return max(1, int(self.cpus))
 
 
 class Worker:
-    """What runs in a worker: one video at a time, and one model for all of them."""
+    """The code in a worker: one video at a time, with one model for all of them."""
 
     def __init__(self) -> None:
         self._progress = Progress()
@@ -64,7 +64,7 @@ class Worker:
         self._num_threads = 1
 
     def load(self, load: Load, num_threads: int) -> dict[str, Any]:
-        """Build the model; says where the worker is, and how long it took."""
+        """Build the model; returns where the worker is, and how long it took."""
         began = time.perf_counter()
         self._num_threads = num_threads
         torch.set_num_threads(num_threads)
@@ -79,18 +79,18 @@ class Worker:
         return track_video(self._predictor, job, settings, Store(out), scratch, self._progress)
 
     def progress(self) -> dict[str, Any]:
-        """How far it is; answered while it tracks."""
+        """Its progress; answered while it tracks."""
         return asdict(self._progress)
 
 
 def import_ray() -> Any:
-    """Ray, an extra.
+    """Import Ray, an extra.
 
     Raises:
         ImportError: It is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it reports to its makers
-    # What Ray will do by itself one day; without it Ray warns of a change that is none here.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it sends usage reports
+    # Ray's future default; without it Ray warns about a change that does not matter here.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -129,12 +129,12 @@ class Cluster:
                 break
             except (ImportError, OSError, ValueError):
                 raise
-            except Exception as error:  # plain, where a node was not up within Ray's 30 s
+            except Exception as error:  # a plain Exception if a node was not up within Ray's 30 s
                 self.ray.shutdown()
                 if not left:
                     raise RuntimeError(f"Ray does not start: {error}") from error
         if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # which Ray has replaced
+            signal.signal(signal.SIGTERM, before)  # Ray replaced them
 
     def __enter__(self) -> "Cluster":
         return self
@@ -147,7 +147,7 @@ class Cluster:
         """How many workers to start.
 
         Args:
-            most: There is no work for more.
+            most: The number that there is work for.
 
         Raises:
             ValueError: The cluster has no room for one.
@@ -162,12 +162,12 @@ class Cluster:
             raise ValueError(
                 f"the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, and a "
                 f"worker takes {self.workers.cpus:g} and {self.workers.gpus:g}. Ask for less, or, "
-                "where the cluster grows by itself, say how many workers it should have."
+                "if the cluster scales automatically, give the number of workers."
             )
         return min(most, *fits)
 
     def start(self, worker: type = Worker) -> Any:
-        """A new worker; Ray starts it where there is room. It dies with this process."""
+        """A new worker; Ray starts it where there is room. It ends with this process."""
         made = self.ray.remote(
             num_cpus=self.workers.cpus,
             num_gpus=self.workers.gpus,
@@ -177,11 +177,11 @@ class Cluster:
         return made.remote()
 
     def load(self, actor: Any, load: Load) -> Any:
-        """Let a worker build the model; returns a reference to what it says."""
+        """Let a worker build the model; returns a reference to its answer."""
         return actor.load.remote(load, self.workers.num_threads)
 
     def watch(self, actors: list[Any], seconds: float = 0.2) -> dict[str, Progress]:
-        """How far workers are, by the job's name; of those that answer in time."""
+        """The progress of workers that answer in time, by the job's name."""
         asked = [actor.progress.options(concurrency_group="watch").remote() for actor in actors]
         if not asked:
             return {}
@@ -191,13 +191,13 @@ class Cluster:
             try:
                 progress = Progress(**self.ray.get(reference))
             except self.ray.exceptions.RayError:
-                continue  # it has died; who waits for its result learns so
+                continue  # it has died, which waiting for its result will show
             if progress.num_frames:  # it has opened its video
                 found[progress.name] = progress
         return found
 
     def result(self, reference: Any) -> Any:
-        """What a worker has returned.
+        """What a worker returned.
 
         Raises:
             WorkerDiedError: The worker is dead.
@@ -216,7 +216,7 @@ class WorkerDiedError(RuntimeError):
 
 
 class WorkerError(RuntimeError):
-    """A worker raised an error, and lives."""
+    """A worker raised an error but is alive."""
 
     def __init__(self, cause: BaseException):
         text = " ".join(str(cause).split())
@@ -231,4 +231,4 @@ class ModelError(RuntimeError):
 
 
 OnProgress = Callable[[dict[str, Progress]], object]
-"""Told about once a second how far each video is, by the job's name."""
+"""Called about once a second with each video's progress, by the job's name."""

@@ -1,4 +1,4 @@
-"""Image features on their way from the worker that encodes a frame to those that track on it."""
+"""Image features, sent from the worker that encodes a frame to those that track on it."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from longsam import LongVideoPredictor
 from longsam.frames import FrameBuffer, open_source
 
 Features = dict[str, Any]
-"""What upstream's `forward_image` makes of a frame."""
+"""What upstream's `forward_image` returns for a frame."""
 
 Packed = list[tuple[Any, tuple[int, ...], tuple[int, ...], str]]
-"""Of each level its bytes, shape, strides and dtype."""
+"""For each level its bytes, shape, strides and dtype."""
 
 FRAMES_AHEAD = 8
 """Frames that an encoder decodes ahead; uint8, 3 MiB each at 1024 x 1024."""
 
 
 class Encoder:
-    """Encodes frames of one video, as the predictor itself would; ascending ones are fastest."""
+    """Encodes frames of one video as the predictor itself would; fastest in ascending order."""
 
     def __init__(self, predictor: LongVideoPredictor, video: str):
         self._predictor = predictor
@@ -38,7 +38,7 @@ class Encoder:
         """A frame's features and its time stamp.
 
         Raises:
-            EndOfVideoError: There is no such frame: the header has promised too many.
+            EndOfVideoError: There is no such frame: the header's count is too high.
             RuntimeError: It cannot be read.
         """
         with self._images.reading_ahead(1):
@@ -49,9 +49,9 @@ class Encoder:
 
 
 def pack(features: Features) -> Packed:
-    """The levels that tracking reads, for Ray's object store; positional encodings stay behind.
+    """The levels that tracking reads, for Ray's object store, without positional encodings.
 
-    The order of the numbers in memory is kept: kernels may choose by it, and round by it.
+    The memory layout is kept: it can decide which kernel runs, and so how numbers are rounded.
     """
     packed: Packed = []
     for level in features["backbone_fpn"]:
@@ -73,7 +73,7 @@ def unpack(packed: Packed, encodings: list[torch.Tensor], device: torch.device) 
     """
     levels = []
     for flat, shape, strides, dtype in packed:
-        # A copy: what lies in the object store is read-only, and goes when nobody refers to it.
+        # A copy: the object store's is read-only, and is freed when nothing refers to it.
         raw = torch.empty(flat.size, dtype=torch.uint8)
         np.copyto(raw.numpy(), flat)
         levels.append(raw.view(getattr(torch, dtype)).to(device).as_strided(shape, strides))

@@ -1,4 +1,4 @@
-"""What a fleet tracks: videos with their prompts, and how."""
+"""A fleet's jobs: videos with their prompts, and how they are tracked."""
 
 import hashlib
 import json
@@ -32,14 +32,14 @@ class Job:
 
     Args:
         video: A video file or a folder of images, by a path that every worker can read.
-        prompts: For each object and frame one dict: "frame" (0), "object" (an integer or text),
-            and "points" [[x, y], ...] with "labels" (1 on the object, 0 beside it), "box" [x0, y0,
-            x1, y1], or "mask", the path of an image that is black where the object is not; in
-            pixels of the video.
+        prompts: For each object and frame one dict: "frame" (0), "object" (an integer or text), and
+            "points" [[x, y], ...] with "labels" (1 on the object, 0 beside it), "box" [x0, y0, x1,
+            y1], or "mask", the path of an image that is black outside the object; in pixels of the
+            video.
         name: The name of its folder of masks; "" takes the video's, without the suffix.
 
     Raises:
-        ValueError: There are no prompts, or one cannot be used, or the name is no plain name.
+        ValueError: There are no prompts, one cannot be used, or the name is not a plain name.
     """
 
     video: str
@@ -57,7 +57,7 @@ class Job:
         object.__setattr__(self, "video", os.fspath(self.video))
         object.__setattr__(self, "prompts", check_prompts(self.prompts))
         name = self.name or re.sub(r"[^\w.+-]", "_", Path(self.video).stem).lstrip(".+-")
-        is_taken = name == "unfinished" or str(name).endswith(".json")  # by what else is in --out
+        is_taken = name == "unfinished" or str(name).endswith(".json")  # by other files in --out
         if not isinstance(name, str) or not _NAME.fullmatch(name) or is_taken:
             raise ValueError(
                 f'"name" is {name!r}; it must be letters, digits, "_", ".", "+" and "-", begin '
@@ -72,15 +72,15 @@ class Settings:
     """How every video of a fleet is tracked.
 
     Args:
-        formats: Of the masks; see `longsam.masks.MaskWriter`.
-        save_every: Frames or time between two saves, from which a video resumes when its worker
-            has died.
+        formats: The masks' formats; see `longsam.masks.MaskWriter`.
+        save_every: Frames or time between two saves, from which a video resumes after its worker
+            died.
         batch_objects: As in `init_state`.
         memory_window: As in `init_state`.
         dtype: The number format of the model: "float32", "bfloat16", "float16"; None is bfloat16
             on a GPU that has it, else float32.
-        model: What tells this model from others, for instance the path of its checkpoint: masks
-            that another one has made are not taken for those of this.
+        model: An identifier of the model, for instance its checkpoint's path, so that masks made by
+            another model are not taken for this one's.
 
     Raises:
         ValueError: The number format, a format of masks, or `save_every` is wrong.
@@ -100,9 +100,9 @@ class Settings:
         Autosave("state.pt", every=self.save_every)
 
     def digest(self, job: Job) -> str:
-        """What tells a job from others: video, prompts, and all that changes its masks.
+        """What tells a job from others: video, prompts, and everything that changes its masks.
 
-        Of paths it has the last part: a folder that was moved holds the same jobs.
+        Only the last part of paths counts, so a folder that was moved holds the same jobs.
         """
         prompts = [
             {**prompt, "mask": os.path.basename(prompt["mask"])} if "mask" in prompt else prompt
@@ -120,7 +120,7 @@ def read_jobs(path: str | os.PathLike[str]) -> list[Job]:
         path: The file. Paths in it are relative to its folder.
 
     Raises:
-        ValueError: A line is no job, or two have the same name.
+        ValueError: A line is not a job, or two have the same name.
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
@@ -160,7 +160,7 @@ def check_names(jobs: Iterable[Job]) -> None:
 
 
 def num_frames_by_header(video: str) -> int:
-    """About how many frames a video has, without reading more than its header; 0: not known."""
+    """About how many frames a video has, reading only its header; 0 if unknown."""
     path = Path(video)
     with suppress(OSError):
         if path.is_dir():
@@ -169,7 +169,7 @@ def num_frames_by_header(video: str) -> int:
         stream = container.streams.video[0]
         seconds = (container.duration or 0) / av.time_base
         return stream.frames or round(seconds * float(stream.average_rate or 30))
-    return 0  # the worker that opens it says what is wrong
+    return 0  # the worker that opens it will say what is wrong
 
 
 def _job(line: Any, folder: Path) -> Job:

@@ -31,7 +31,7 @@ class PartWorker(Worker):
     """A worker that tracks some objects of a video, or encodes frames for those that do."""
 
     def encode(self, desk: Any, job: Job, settings: Settings) -> None:
-        """Encode frames until there are none left."""
+        """Encode frames until none are left."""
         torch.set_num_threads(self._num_threads)
         predictor, ray = self._predictor, import_ray()
         dtype = dtype_on(settings.dtype, predictor.device)
@@ -48,10 +48,10 @@ class PartWorker(Worker):
         settings: Settings,
         folder: Path,
     ) -> dict[str, Any]:
-        """Track the objects of a part, and encode while there is nothing to track on.
+        """Track the objects of a part, and encode while there are no features to track on.
 
         Args:
-            desk: Of this video.
+            desk: The desk of this video.
             part: The video with the prompts of these objects.
             number: The tracker's.
             start: The first frame of the pass.
@@ -106,7 +106,7 @@ class PartWorker(Worker):
 
 
 class _Source:
-    """Features of one frame after the other, for one tracker."""
+    """Features, frame after frame, for one tracker."""
 
     def __init__(self, desk: Any, number: int, own: Encoder, predictor: LongVideoPredictor):
         self._desk, self._number, self._own = desk, number, own
@@ -118,7 +118,7 @@ class _Source:
         ray.get(desk.join.remote(self._number, min(first + 1, stop), stop))
         if first >= stop:
             return
-        try:  # positional encodings come with a frame that is encoded here; the others are given
+        try:  # from a frame encoded here; other frames come without them
             mine = self._own.encode(first)
         except EndOfVideoError:
             ray.get(desk.ended.remote(first))
@@ -137,7 +137,7 @@ class _Source:
                     _encode_for_all(desk, self._own, work)
             reference, time = packed
             yield frame_idx, unpack(ray.get(reference), encodings, device), time
-        ray.get(desk.features_or_work.remote(self._number, stop))  # it needs no more
+        ray.get(desk.features_or_work.remote(self._number, stop))  # it needs no more frames
 
 
 def _encode_for_all(desk: Any, own: Encoder, frame_idx: int) -> None:
@@ -151,7 +151,7 @@ def _encode_for_all(desk: Any, own: Encoder, frame_idx: int) -> None:
 
 
 def parts_of(job: Job, count: int) -> list[Job]:
-    """The objects of a job, split among at most so many trackers."""
+    """The objects of a job, split among at most this many trackers."""
     objects = list(dict.fromkeys(prompt["object"] for prompt in job.prompts))
     count = min(count, len(objects))
     return [
@@ -161,7 +161,7 @@ def parts_of(job: Job, count: int) -> list[Job]:
 
 
 def merge(parts: Sequence[Path], job: Job, settings: Settings, out: Path) -> None:
-    """Write the masks of all parts as those of one run.
+    """Merge the masks of all parts into those of one run.
 
     Args:
         parts: The folder of each part.

@@ -1,4 +1,4 @@
-"""The number format in which a model computes."""
+"""The number format that a model computes in."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,7 +8,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def dtype_on(dtype: str | None, device: torch.device) -> str:
-    """A number format; for None bfloat16 on a GPU that has it, else float32."""
+    """A number format; None is bfloat16 on a GPU that has it, else float32."""
     if dtype is not None:
         return dtype
     has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -16,7 +16,7 @@ def dtype_on(dtype: str | None, device: torch.device) -> str:
 
 
 def computing_in(dtype: str, device: torch.device) -> AbstractContextManager[object]:
-    """Where the model runs in this format, as upstream's examples do: torch's autocast."""
+    """Run the model in this format, as upstream's examples do: torch's autocast."""
     if dtype == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, dtype))

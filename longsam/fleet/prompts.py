@@ -1,4 +1,4 @@
-"""Prompts of a job, as plain values, and how the predictor gets them."""
+"""Prompts of a job as plain values, and giving them to the predictor."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ def check_prompts(prompts: Any) -> tuple[dict[str, Any], ...]:
     """Refuse prompts that cannot be used, before a worker starts.
 
     Raises:
-        ValueError: There are none, or one has the wrong form, or two are for one object and frame.
+        ValueError: There are none, one has the wrong form, or two are for the same object and
+            frame.
     """
     if not isinstance(prompts, (list, tuple)) or not prompts:
         raise ValueError(f'"prompts" is {prompts!r}; it must be a list with one prompt or more')
@@ -58,9 +59,9 @@ def add_prompts(
 
 
 def _checked(prompt: Any) -> dict[str, Any]:
-    """A prompt with its defaults filled in; what is None is left out (a table has such)."""
+    """A prompt with its defaults filled in, without entries that are None (tables have them)."""
     if not isinstance(prompt, Mapping):
-        raise ValueError(f"the prompt {prompt!r} is no object in braces")
+        raise ValueError(f"the prompt {prompt!r} is not an object in braces")
     plain = {name: value for name, value in prompt.items() if value is not None}
     if not plain.keys() <= _KEYS:
         raise ValueError(f"a prompt has the unknown keys {sorted(plain.keys() - _KEYS)}")

@@ -1,4 +1,4 @@
-"""Many videos, each in one worker: which worker has which, and what happens when one dies."""
+"""Many videos, each in one worker: assigning videos to workers, and replacing dead workers."""
 
 import os
 from collections import deque
@@ -20,28 +20,29 @@ from longsam.fleet.store import Store
 from longsam.fleet.video import Progress
 
 MAX_STARTS = 3
-"""So many workers in a row may die while they load the model."""
+"""At most this many workers in a row may die while loading the model."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one video.
+    """The result of one video.
 
     Args:
-        name: The job's.
+        name: The job's name.
         video: Its path.
-        status: "done"; "was done", by an earlier run; "failed", with an error; or "skipped", since
+        status: "done"; "was done" by an earlier run; "failed" with an error; or "skipped" because
             its workers died.
-        frames: How many frames it has masks of.
+        frames: How many frames have masks.
         resumed_at: The frame after the save it was resumed from; None if it was tracked in one go.
-        seconds: From the start of the last attempt to the end of the upload; of videos tracked
-            together from the first one, with the start of workers.
+        seconds: From the start of the last attempt to the end of the upload; for videos tracked
+            together, from the start of the first attempt, including the start of workers.
         deaths: How many workers died with it in this run.
         error: What went wrong.
-        device: Where it was tracked.
-        dtype: In which number format.
-        threads: With how many threads.
-        tracked_seconds: Of `seconds`, from opening the video to its last mask, by the last worker.
+        device: The device it was tracked on.
+        dtype: The number format.
+        threads: The number of threads.
+        tracked_seconds: The part of `seconds` from opening the video to its last mask, by the last
+            worker.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Row:
 
     @property
     def is_done(self) -> bool:
-        """Whether its masks are whole."""
+        """Whether its masks are complete."""
         return self.status in ("done", "was done")
 
 
@@ -76,24 +77,24 @@ def track_videos(
 ) -> list[Row]:
     """Track videos on the workers of a Ray cluster, longest first.
 
-    Each worker is a process that builds the model once and tracks one video after the other. A
-    video whose worker dies is resumed by another from its last save, with the masks it would have
-    had. Workers die with this process; the same call again continues where they were.
+    Each worker is a process that builds the model once and tracks one video after another. If a
+    worker dies, another resumes its video from the last save, with the masks it would have had.
+    Workers end with this process; the same call again continues where they stopped.
 
     Args:
         jobs: The videos.
         load: Builds the predictor of a worker, for instance
             `functools.partial(build_long_video_predictor, config, checkpoint, device="cuda")`.
-        out: A folder or a URL of fsspec. The masks of a job are in `out/NAME` once they are whole,
+        out: A folder or an fsspec URL. The masks of a job are in `out/NAME` once they are complete,
             with a file `fleet.json` that says so.
         settings: How each is tracked.
-        workers: How many, and what each has.
-        scratch: The folder in which a video is tracked and saved. A video whose node is gone is
-            resumed if other nodes see this folder, and else begins again. None is
-            `out/unfinished`, or a folder of the user's cache where `out` is a URL.
-        max_deaths: A video is skipped when so many workers have died with it, and it came to no new
-            save between any two of them.
-        on_progress: Called about once a second with how far each video is, by name.
+        workers: How many workers, and the resources of each.
+        scratch: The folder in which videos are tracked and saved. If a node is lost, its video is
+            resumed if other nodes see this folder, and otherwise starts again. None is
+            `out/unfinished`, or a folder in the user's cache if `out` is a URL.
+        max_deaths: A video is skipped when this many workers have died with it in a row without a
+            new save in between.
+        on_progress: Called about once a second with each video's progress, by name.
 
     Returns:
         A row for each job, in their order.
@@ -123,13 +124,13 @@ def track_videos(
 
 
 def finished_rows(store: Store, jobs: Iterable[Job], settings: Settings) -> dict[str, Row]:
-    """The rows of jobs whose masks an earlier run has made."""
+    """The rows of jobs whose masks an earlier run made."""
     finished = store.all_finished({job.name: settings.digest(job) for job in jobs})
     return {name: row_of({**row, "status": "was done"}) for name, row in finished.items()}
 
 
 class _Fleet:
-    """The videos that wait, and the workers."""
+    """The waiting videos, and the workers."""
 
     def __init__(
         self,
@@ -143,15 +144,15 @@ class _Fleet:
         self._cluster, self._load, self._settings = cluster, load, settings
         self._store, self._scratch, self._max_deaths = store, scratch, max_deaths
         self._queue: deque[Job] = deque()
-        self._starting: dict[Any, Any] = {}  # what each worker will say once it has the model
+        self._starting: dict[Any, Any] = {}  # each worker's answer once it has the model
         self._busy: dict[Any, tuple[Any, Job]] = {}  # the row it will return
         self._num_failed_starts = 0
-        self._deaths: dict[str, list[int]] = {}  # of each job: what was saved at each
+        self._deaths: dict[str, list[int]] = {}  # for each job, what was saved at each death
         self.known: dict[str, Progress] = {}
         self._rows: dict[str, Row] = {}
 
     def run(self, jobs: list[Job], on_progress: OnProgress | None) -> dict[str, Row]:
-        """Track all; returns a row for each by name."""
+        """Track all videos; returns a row for each, by name."""
         ray = self._cluster.ray
         for job in jobs:
             self.known[job.name] = Progress(job.name, 0, num_frames_by_header(job.video))
@@ -215,7 +216,7 @@ class _Fleet:
             )
         except WorkerDiedError as error:
             self._died(job, error)
-            self._cluster.ray.kill(actor)  # it may only be out of reach
+            self._cluster.ray.kill(actor)  # it may only be unreachable
             return
         else:
             self._rows[job.name] = row_of({**row, "deaths": num_deaths})

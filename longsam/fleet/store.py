@@ -1,4 +1,4 @@
-"""Where finished masks go: a folder, or what else fsspec can write to."""
+"""Where finished masks go: a folder, or anything else that fsspec can write to."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ from typing import Any
 from longsam.masks.files import sync
 
 MARK = "fleet.json"
-"""In the folder of each video: which job it is of, and whether its masks are whole."""
+"""In each video's folder: which job it belongs to, and whether its masks are complete."""
 
 
 class Store:
-    """Folders of masks, each of which is whole or says that it is not.
+    """Folders of masks, each complete or marked as incomplete.
 
     Args:
-        url: A folder, or a URL of fsspec ("s3://bucket/masks"), for which fsspec may need another
+        url: A folder, or an fsspec URL ("s3://bucket/masks"), for which fsspec may need another
             package.
 
     Raises:
-        ImportError: There is no fsspec, or not what it needs for this URL.
+        ImportError: fsspec is missing, or a package that it needs for this URL.
     """
 
     def __init__(self, url: str | os.PathLike[str]):
@@ -36,13 +36,13 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine (or of a disk that it shares)."""
+        """Whether it is a folder on this machine (or on a shared disk)."""
         return "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else ())
 
     def scratch(self) -> Path:
-        """Where a video is tracked unless somewhere else is given.
+        """Where a video is tracked unless another folder is given.
 
-        Beside the masks where these are files, since others may then see it when this machine is
+        Beside the masks if these are files, since other nodes may then see it when this machine is
         gone; else in the user's cache.
         """
         if self.is_local:
@@ -51,10 +51,10 @@ class Store:
         return cache / "longsam" / "fleet" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     def finished(self, name: str, digest: str) -> dict[str, Any] | None:
-        """The row of a video whose masks are whole; None if they are not.
+        """The row of a video if its masks are complete, else None.
 
         Raises:
-            ValueError: There are masks of another job, or files of somebody else's.
+            ValueError: There are masks of another job, or files from something else.
         """
         folder = f"{self._root}/{name}"
         try:
@@ -63,7 +63,7 @@ class Store:
         except FileNotFoundError:
             if self._fs.exists(folder) and self._fs.ls(folder, detail=False):
                 raise ValueError(
-                    f"{self.url}/{name} is there, but not from a fleet: choose another --out, or "
+                    f"{self.url}/{name} exists, but not from a fleet: choose another --out, or "
                     'give the job another "name".'
                 ) from None
             return None
@@ -77,7 +77,7 @@ class Store:
         return row if isinstance(row, dict) else None
 
     def all_finished(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """The rows of all videos whose masks are whole.
+        """The rows of all videos with complete masks.
 
         Args:
             digests: What tells each job from others, by its name.
@@ -93,7 +93,7 @@ class Store:
         return {name: row for name, row in found.items() if row is not None}
 
     def upload(self, folder: Path, name: str, digest: str, row: dict[str, Any]) -> None:
-        """Copy the masks of a video; only then is it marked as whole."""
+        """Copy the masks of a video, and only then mark it as complete."""
         target = f"{self._root}/{name}"
         self._mark(target, digest, None)
         for parent, _, files in os.walk(folder):
@@ -107,7 +107,7 @@ class Store:
         self._mark(target, digest, row)
 
     def write_json(self, name: str, value: Any) -> str:
-        """Write a file of its own; returns where it is."""
+        """Write a separate file; returns where it is."""
         self._fs.makedirs(self._root, exist_ok=True)
         self._fs.pipe_file(f"{self._root}/{name}", (json.dumps(value, indent=1) + "\n").encode())
         return f"{self.url}/{name}"

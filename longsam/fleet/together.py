@@ -1,4 +1,4 @@
-"""Videos one after the other, each by all workers together: encode once, track anywhere."""
+"""Videos one after another, each by all workers together: encode once, track anywhere."""
 
 import os
 import shutil
@@ -38,26 +38,26 @@ def track_together(
 ) -> list[Row]:
     """Track each video on all workers of a Ray cluster at once.
 
-    Each frame is encoded once, by the worker that is free; the objects are split among as many
-    workers as there are objects, which track on the features and encode while they wait for some.
-    Masks are those of one process with the same devices and number of threads, bit for bit. When a
-    worker dies all are replaced, and the video is resumed from its saves.
+    Each frame is encoded once, by a free worker; the objects are split among at most as many
+    workers as there are objects, which track on the features and encode while they wait for more.
+    Masks are those of one process with the same devices and number of threads, bit for bit. If a
+    worker dies, all are replaced, and the video is resumed from its saves.
 
-    Use `track_videos` for videos that are at least as many as the workers: it wastes nothing. For
-    few videos with one or few objects this is faster, up to (encoder + rest) / rest of a frame's
-    time for one object.
+    With at least as many videos as workers use `track_videos`, which wastes nothing. For few videos
+    with few objects this is faster: with one object up to (encoder + rest) / rest times, from the
+    parts of a frame's time.
 
     Args:
         jobs: The videos.
-        load: As in `track_videos`, and so are the others.
-        out: See there.
-        settings: See there; not `batch_objects`, and not the format "png" where objects are split.
-        workers: See there.
-        scratch: See there; this process and all workers must see it.
-        max_deaths: See there.
-        num_ahead: So many frames are encoded ahead at most, of 16 MiB each with the released
-            models at 1024 x 1024 in float32, half in bfloat16. None is 2 for each worker, and 2.
-        on_progress: See there.
+        load: As in `track_videos`.
+        out: As there.
+        settings: As there; not `batch_objects`, and not the format "png" if objects are split.
+        workers: As there.
+        scratch: As there; this process and all workers must see it.
+        max_deaths: As there.
+        num_ahead: At most this many frames are encoded ahead, 16 MiB each with the released models
+            at 1024 x 1024 in float32, half of it in bfloat16. None is 2 for each worker, plus 2.
+        on_progress: As there.
 
     Returns:
         A row for each job, in their order.
@@ -92,7 +92,7 @@ def track_together(
 
 
 class _Team:
-    """All workers, which have one video at a time."""
+    """All workers, which share one video at a time."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _Team:
         self.known: dict[str, Progress] = {}
 
     def track(self, job: Job, store: Store, scratch: Path, on_progress: OnProgress | None) -> Row:
-        """One video; whatever is wrong with it is in its row."""
+        """One video; any error is in its row."""
         began, saved = time.perf_counter(), list[int]()
         try:
             with locked(scratch) as folder:
@@ -143,7 +143,7 @@ class _Team:
         except ModelError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
-            self.end()  # the others wait for features that do not come
+            self.end()  # the others wait for features that will not come
             return Row(job.name, job.video, "failed", deaths=len(saved), error=str(error))
 
     def end(self) -> None:
@@ -155,7 +155,7 @@ class _Team:
     def _attempt(
         self, job: Job, parts: list[Job], folder: Path, on_progress: OnProgress | None
     ) -> dict[str, Any]:
-        """Track until the end, or until a worker dies; returns what is in the row."""
+        """Track until the end, or until a worker dies; returns the row's content."""
         ray = self._cluster.ray
         self._start()
         desk = ray.remote(num_cpus=0)(Desk).remote(len(parts), self._num_ahead)
@@ -190,7 +190,7 @@ class _Team:
         return {**rows[0], "resumed_at": min(resumed, default=None), "tracked_seconds": tracked}
 
     def _start(self) -> None:
-        """Start the workers, unless they are there from the video before."""
+        """Start the workers, unless they run since the previous video."""
         if self._actors:
             return
         self._actors = [self._cluster.start(PartWorker) for _ in range(self._count)]

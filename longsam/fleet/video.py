@@ -1,4 +1,4 @@
-"""One video of a fleet, from its last save to its masks in their place."""
+"""One video of a fleet, from its last save to its uploaded masks."""
 
 import os
 import shutil
@@ -23,16 +23,16 @@ SAVE = "state.pt"
 MASKS = "masks"
 
 LOCK_SECONDS = 120
-"""For so long the lock of another worker is waited for. One that lost its driver ends within
-seconds; a file server drops the locks of a machine that is gone after 90 s (NFSv4)."""
+"""How long to wait for another worker's lock. A worker that lost its driver ends within seconds; a
+file server drops the locks of a lost machine after 90 s (NFSv4)."""
 
 
 @dataclass
 class Progress:
-    """How far a worker is with a video.
+    """A worker's progress with a video.
 
     Attributes:
-        name: The job's.
+        name: The job's name.
         num_done: How many frames are tracked.
         num_frames: How many there are to track.
         num_saved: How many frames a save holds.
@@ -68,7 +68,7 @@ def track_video(
     progress.name, progress.pid = job.name, os.getpid()
     digest, began = settings.digest(job), time.perf_counter()
     with locked(scratch / job.name) as folder:
-        row = store.finished(job.name, digest)  # by another worker that was thought dead
+        row = store.finished(job.name, digest)  # by another worker that seemed dead
         if row is None:
             remove_of_another_job(folder, digest)
             row = _track(predictor, job, settings, folder, progress)
@@ -98,7 +98,7 @@ def opened(
     try:
         is_resumed = save.exists()
         if not is_resumed:
-            shutil.rmtree(folder / MASKS, ignore_errors=True)  # of before the first save
+            shutil.rmtree(folder / MASKS, ignore_errors=True)  # masks from before the first save
             add_prompts(predictor, state, job.prompts)
         writer = MaskWriter(
             folder / MASKS,
@@ -115,7 +115,7 @@ def opened(
 def autosave_of(
     settings: Settings, folder: Path, writer: MaskWriter, progress: Progress
 ) -> Autosave:
-    """Saves of a state, each after the masks that it counts on."""
+    """Saves of a state, each made after the masks that it relies on."""
 
     def before_save() -> None:
         writer.flush()
@@ -172,14 +172,14 @@ def _steps(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """Hold a folder alone; an orphan of a driver that died may hold it for a moment."""
+    """Lock a folder; an orphan of a dead driver may still hold it for a moment."""
     until = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FolderLock(folder)
             break
-        except FileNotFoundError:  # its holder has just removed it
+        except FileNotFoundError:  # its holder just removed it
             continue
         except RuntimeError:
             if time.monotonic() > until:
@@ -196,7 +196,7 @@ def locked(folder: Path) -> Iterator[Path]:
 
 
 def remove_of_another_job(folder: Path, digest: str) -> None:
-    """What was begun with other prompts or another model cannot be resumed."""
+    """Work begun with other prompts or another model cannot be resumed."""
     told = folder / "job"
     if not told.exists() or told.read_text() != digest:
         clear(folder)
@@ -204,7 +204,7 @@ def remove_of_another_job(folder: Path, digest: str) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove everything from a folder but its lock."""
+    """Remove everything from a folder except its lock."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""What a source of frames is: a count, a size, and ranges of frames in order."""
+"""The interface of a source of frames: a count, a size, and ranges of frames in order."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ Frame = npt.NDArray[np.uint8]
 
 
 class EndOfVideoError(RuntimeError):
-    """The video ends before the number of frames that was counted for it."""
+    """The video ends before the number of frames counted for it."""
 
 
 class FrameSource(ABC):
     """Frames of one video, resized to the model's square input, or in their own size.
 
-    A source is used by one thread at a time and holds no frame it has given out.
+    A source is used by one thread at a time and keeps no frame that it has yielded.
 
     Attributes:
         name: What error messages call it: the path, or the kind of array.
         num_frames: How many frames the video has.
         frame_size: (height, width) of the original frames in pixels, as displayed.
-        frame_rate: Frames a second; None where frames have no time.
-        path: The file or folder; None where there is no one path.
+        frame_rate: Frames per second; None where frames have no time.
+        path: The file or folder; None where there is no single path.
     """
 
     name: str
@@ -49,34 +49,34 @@ class FrameSource(ABC):
         Opened with image_size None, a source gives frames in their own size.
 
         Raises:
-            RuntimeError: A frame cannot be read. The frames yielded before it are good.
+            RuntimeError: A frame cannot be read. The frames yielded before it are valid.
             EndOfVideoError: There is no such frame: `num_frames` was too high.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """What tells this video from others without decoding all of it; made at each call.
+        """What tells this video from others, without decoding all of it; computed at each call.
 
         Returns:
-            32 hex digits: the hash of samples spread over the file, the files or the frames. What
-            lies between the samples is not in it.
+            32 hex digits: the hash of samples spread over the file, the files or the frames. It
+            does not cover what is between the samples.
 
         Raises:
-            ValueError: The source is live: what it will give is not known.
+            ValueError: The source is live: its frames are not known yet.
             OSError: A file cannot be read.
         """
 
     def time(self, frame_idx: int) -> float | None:
         """The time stamp of a frame in seconds, counted from the whole video's first frame.
 
-        Of video files it is known of the 4096 frames that were decoded last; reading on is not
-        disturbed by the question. None where it is not known: of older frames, of
-        `reader="decord"`, of live sources, and where frames have no time.
+        For video files it is known for the 4096 most recently decoded frames; asking does not
+        disturb reading. None where it is unknown: for older frames, with `reader="decord"`, for
+        live sources, and where frames have no time.
         """
         return None
 
     def quick_frame(self, frame_idx: int) -> int:
-        """The nearest frame at or before one that `read` gives at once: of files, a keyframe."""
+        """The nearest frame at or before one that `read` gives at once; in files, a keyframe."""
         return frame_idx
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)

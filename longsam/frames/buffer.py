@@ -17,7 +17,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 """Upstream's defaults in `load_video_frames` (ImageNet, RGB)."""
 
 MAX_DIGESTS = 32
-"""At most this many frames have a digest, and frame 0."""
+"""At most this many frames have a digest, besides frame 0."""
 
 
 class FrameBuffer:
@@ -27,22 +27,22 @@ class FrameBuffer:
     normalized. The buffer holds the frame in use and up to `frames_per_chunk` frames after it (or
     before it, in reverse) as uint8, and normalizes a frame when it is read.
 
-    What is read inside `reading_ahead` is read ahead: a thread decodes the next chunk and ends. A
-    chunk is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame that is
-    read outside is decoded on the spot, and what was read ahead stays. No thread runs after `pause`
-    or `close`. Several passes or threads may read one buffer: frames are right, but slower.
+    Inside `reading_ahead`, frames are read ahead: a thread decodes the next chunk and ends. A chunk
+    is half of `frames_per_chunk`, and chunk k is frames k*n .. k*n + n-1. A frame read outside of
+    it is decoded on the spot, and what was read ahead stays. No thread runs after `pause` or
+    `close`. Several passes or threads may read one buffer: frames are right, only slower.
 
     Attributes:
         source: Where frames come from.
-        digests: Frame index to the first 16 hex digits of the SHA-256 of the uint8 frame: of frame
-            0, and of at most 32 others, spread over those that were read.
+        digests: Frame index to the first 16 hex digits of the SHA-256 of the uint8 frame: for frame
+            0 and at most 32 others, spread over those that were read.
 
     Args:
         source: Where frames come from. The buffer owns it.
         image_size: Side S of the model's square input, in pixels.
-        frames_per_chunk: How many frames are decoded ahead at most.
+        frames_per_chunk: At most this many frames are decoded ahead.
         device: Where frames are normalized and returned.
-        dtype: What they are normalized in, and returned as.
+        dtype: The dtype that frames are normalized and returned in.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class FrameBuffer:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the buffered frames in bytes; it does not change."""
+        """Memory of the buffered frames in bytes; it stays constant."""
         return self._slots.nbytes
 
     def check(self, frame_idx: int, name: str) -> None:
@@ -144,10 +144,11 @@ class FrameBuffer:
 
     @contextmanager
     def reading_ahead(self, direction: int) -> Iterator[None]:
-        """While open, what this thread reads is read ahead.
+        """Within this context, frames that this thread reads are read ahead.
 
-        Open it for each step of a pass, `with images.reading_ahead(1): step = next(steps)`, so that
-        what the caller reads between two steps does not count. Call `pause` after the last step.
+        Enter it for each step of a pass, `with images.reading_ahead(1): step = next(steps)`, so
+        that what the caller reads between two steps does not count. Call `pause` after the last
+        step.
 
         Args:
             direction: 1 for a forward pass, -1 in reverse.
@@ -159,12 +160,12 @@ class FrameBuffer:
             self._pass.direction = before
 
     def pause(self) -> None:
-        """Stop reading ahead, and wait for the thread to end; what is decoded stays."""
+        """Stop reading ahead, and wait for the thread to end; decoded frames stay."""
         with self._lock:
             self._stop_reading()
 
     def close(self) -> None:
-        """Stop reading and release the source; a frame that is read later raises RuntimeError."""
+        """Stop reading and release the source; reading a frame later raises RuntimeError."""
         with self._lock:
             self._is_closed = True
             self._stop_reading()
@@ -182,20 +183,20 @@ class FrameBuffer:
     def _on_the_spot(self, frame_idx: int) -> Frame:
         if not self._is_held(frame_idx):
             self._stop_reading()
-        if self._is_held(frame_idx):  # perhaps only now
+        if self._is_held(frame_idx):  # the thread may have read it just before it ended
             return self._slot(frame_idx)
         (frame,) = self.source.read(frame_idx, frame_idx + 1)
         return frame
 
     def _next_of_pass(self, frame_idx: int, step: int) -> Frame:
-        """A frame that a pass reads, once it is decoded; those after it are read ahead."""
+        """A frame that a pass reads, once decoded; the frames after it are read ahead."""
         self._keep_only(frame_idx, step)
         if frame_idx not in self._frames:
             self._read_chunk(frame_idx, step)
         try:
             self._frames[frame_idx].result()
             frame = self._slot(frame_idx)
-        except CancelledError:  # a frame before it, in its chunk, could not be read
+        except CancelledError:  # an earlier frame of its chunk could not be read
             del self._frames[frame_idx]
             self._stop_reading()
             (frame,) = self.source.read(frame_idx, frame_idx + 1)
@@ -207,7 +208,7 @@ class FrameBuffer:
         return frame
 
     def _keep_only(self, frame_idx: int, step: int) -> None:
-        """Free the slots of all frames but those that lie ahead of a pass."""
+        """Free the slots of all frames except those ahead of a pass."""
         ahead = range(frame_idx, frame_idx + step * (self._num_ahead + 1), step)
         others = [held for held in self._frames if held not in ahead]
         if not all(self._frames[held].done() for held in others):
@@ -216,7 +217,7 @@ class FrameBuffer:
             self._frames.pop(held, None)
 
     def _read_ahead(self, frame_idx: int, step: int) -> None:
-        """Start to read the next chunk, if there is room for it and none is being read."""
+        """Start reading the next chunk, if there is room and none is being read."""
         ahead = frame_idx + step
         while (future := self._frames.get(ahead)) is not None:
             if not future.done() or future.exception() is not None:
@@ -227,7 +228,7 @@ class FrameBuffer:
             self._read_chunk(ahead, step)
 
     def _rest_of_chunk(self, frame_idx: int, step: int) -> range:
-        """A frame and those of its chunk that come after it in a pass, up to one that is held."""
+        """A frame and the rest of its chunk in the pass's direction, up to a frame that is held."""
         start = frame_idx // self._chunk_size * self._chunk_size
         stop = min(start + self._chunk_size, len(self))
         if not start <= frame_idx < stop or frame_idx < 0:
@@ -238,7 +239,7 @@ class FrameBuffer:
         return range(min(frame_idx, last), max(frame_idx, last) + 1)
 
     def _read_chunk(self, frame_idx: int, step: int) -> None:
-        """Start to read the rest of a frame's chunk, in a thread that ends with it."""
+        """Start reading the rest of a frame's chunk, in a thread that ends with it."""
         self._stop_reading()
         frames = self._rest_of_chunk(frame_idx, step)
         arrays = zip(frames, self.source.read(frames.start, frames.stop), strict=False)
@@ -255,10 +256,10 @@ class FrameBuffer:
         self._slot(frame_idx)[:] = read[1]
 
     def _stop_reading(self) -> None:
-        """End the thread, if one runs; what it has decoded stays."""
+        """End the thread, if one runs; the frames it decoded stay."""
         if self._reader is None:
             return
-        # The last first: otherwise the thread could start one after a frame that is cancelled.
+        # Last first: otherwise the thread could start one after a cancelled frame.
         for held, future in reversed(list(self._frames.items())):
             if future.cancel():
                 del self._frames[held]
@@ -270,7 +271,7 @@ class FrameBuffer:
         return future is not None and future.done() and future.exception() is None
 
     def _slot(self, frame_idx: int) -> Frame:
-        """Where a frame lies: frames ahead of a pass are no more than slots, so none share one."""
+        """A frame's slot: a pass has no more frames ahead than there are slots, so none collide."""
         slot: Frame = self._slots[frame_idx % len(self._slots)]
         return slot
 
@@ -294,7 +295,7 @@ class FrameBuffer:
         with torch.cuda.stream(self._copies):
             image = torch.from_numpy(frame).to(self.device, non_blocking=True)
         image.record_stream(torch.cuda.current_stream(self.device))
-        self._copies.synchronize()  # with this copy alone: its slot may now be written again
+        self._copies.synchronize()  # waits for this copy only: its slot may now be overwritten
         return image
 
 

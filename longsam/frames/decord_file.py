@@ -19,13 +19,13 @@ class DecordFile(FrameSource):
 
     decord decodes ahead without limit, until the whole video is in memory, however slowly it is
     read; only a seek stops it. So each chunk is fetched with `get_batch`, and a seek follows at
-    once. After a seek decord gives wrong frames in some files (open GOPs, edit lists, MPEG-TS,
-    B-frames in AVI), without saying so. Therefore all frames of a chunk that does not start at
-    frame 0 are compared with those of `VideoFile`, which decodes them a second time. An overlap
-    with the chunk before is not enough: where nothing moves, frames are equal.
+    once. After a seek decord silently gives wrong frames in some files (open GOPs, edit lists,
+    MPEG-TS, B-frames in AVI). Therefore all frames of a chunk that does not start at frame 0 are
+    compared with those of `VideoFile`, which decodes them a second time. An overlap with the
+    previous chunk is not enough: where nothing moves, frames are equal.
 
-    decord's FFmpeg cannot be told which formats to open, so playlists are refused by what PyAV's
-    says of the file. For files that you do not trust, use the reader "av".
+    decord's FFmpeg cannot be told which formats to open, so playlists are detected with PyAV's
+    FFmpeg and refused. For files that you do not trust, use the reader "av".
 
     Args:
         path: The file.
@@ -57,7 +57,7 @@ class DecordFile(FrameSource):
         self._exact: VideoFile | None = None  # opened when first needed
         self._check_is_no_playlist()
         try:
-            # Upstream takes the size from a frame too: the header does not know of rotation.
+            # Upstream takes the size from a frame too: the header's ignores rotation.
             first = decord.VideoReader(self.name, num_threads=1).next()
             self._reader: Any = decord.VideoReader(self.name, width=image_size, height=image_size)
         except (decord.DECORDError, RuntimeError, StopIteration) as error:
@@ -94,17 +94,17 @@ class DecordFile(FrameSource):
         container.close()
         if is_playlist(self.path):
             raise ValueError(
-                f"{self.path} cannot be opened by decord: it starts as a playlist does, and decord "
+                f"{self.path} cannot be opened by decord: it starts like a playlist, and decord "
                 'would follow it. Use the default reader="av".'
             )
 
     def _checked(self, frames: Frame, start: int) -> Iterator[Frame]:
-        """Frames that decord gave after a seek, each once it is known to be right."""
+        """Frames that decord gave after a seek, each yielded once it is known to be right."""
         exact = self._exact_frames(start, start + len(frames))
         for frame_idx, frame in enumerate(frames, start):
             if not np.array_equal(frame, next(exact)):
                 raise RuntimeError(
-                    f"{self.name}: decord gives another frame {frame_idx} after a seek than "
+                    f"{self.name}: decord gives a different frame {frame_idx} after a seek than "
                     "without, so its frames cannot be trusted in this file (open GOPs, edit lists "
                     'and MPEG-TS do this). Use the default reader="av".'
                 )
@@ -138,16 +138,16 @@ class DecordFile(FrameSource):
         """Empty decord's queues: `seek` clears them and its decoder stops."""
         self._reader.seek(0)
         if sys.platform == "linux":
-            # The queues were many small blocks, which glibc keeps unless told otherwise.
+            # The queues were many small blocks, which glibc keeps unless told to release them.
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_line(error: Exception) -> str:
-    """What decord says, without its stack trace."""
+    """The message of a decord error, without its stack trace."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _as_numpy(batch: Any) -> Frame:
-    """What decord returned, for any bridge (numpy, torch, ...) that this thread has set."""
+    """What decord returned as an array, for any bridge (numpy, torch, ...) set in this thread."""
     array: Frame = batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
     return array

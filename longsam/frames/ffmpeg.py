@@ -1,4 +1,4 @@
-"""What all readers with FFmpeg share: opening without following playlists, and decord's scaling."""
+"""Shared by all FFmpeg readers: opening without following playlists, and decord's scaling."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ MAX_DECODER_THREADS = 4
 """Each decoder thread holds a decoded frame (12 MB at 4K); four outrun every SAM 2 model."""
 
 MAX_UNDECODABLE_PACKETS = 1000
-"""A recording that was cut at any place may start with so many packets before a keyframe."""
+"""A recording cut at any place may start with up to this many packets before a keyframe."""
 
 FORMATS_OF_OTHER_FILES = frozenset(
     (
@@ -27,13 +27,13 @@ FORMATS_OF_OTHER_FILES = frozenset(
     )
 )
 """FFmpeg's demuxers that open other files, addresses or scripts than the file they are given.
-Demuxers of devices are not listed: FFmpeg never chooses them by a file's content."""
+Device demuxers are not listed: FFmpeg never picks them by a file's content."""
 
 NETWORK_PROTOCOLS = (
     "crypto,data,ftp,gopher,gophers,http,httpproxy,https,mmsh,mmst,rist,rtmp,rtmpe,rtmps,rtmpt,"
     "rtmpte,rtmpts,rtp,sctp,srt,srtp,tcp,tls,udp,udplite"
 )
-"""What a URL may be read through. A playlist at a URL can name no file of this machine."""
+"""Protocols a URL may use. So a playlist at a URL cannot name a file of this machine."""
 
 _STARTS_OF_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD")
 
@@ -41,12 +41,12 @@ _STARTS_OF_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD")
 ANY_TITLES: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
-"""For `av.open`: titles may be in any encoding; from 19 on PyAV reads them so by itself."""
+"""For `av.open`: titles may be in any encoding. PyAV does this by default from version 19 on."""
 
 
 @cache
 def formats_of_one_file() -> str:
-    """FFmpeg's formats that hold their video themselves, as it wants a whitelist: a,b,c."""
+    """FFmpeg's formats that contain their video themselves, as a whitelist for FFmpeg: a,b,c."""
     names = (name for name in av.formats_available)
     return ",".join(
         sorted(name for name in names if FORMATS_OF_OTHER_FILES.isdisjoint(name.split(",")))
@@ -54,12 +54,12 @@ def formats_of_one_file() -> str:
 
 
 def open_container(path: str | os.PathLike[str]) -> av.container.InputContainer:
-    """Open a local file that holds its video itself, for reading.
+    """Open a local file for reading, if its format contains the video itself.
 
     Raises:
         FFmpegError: It cannot be opened, or is a playlist.
     """
-    # With the protocol, since FFmpeg would take the "12" of a file "12:30.mp4" for one.
+    # With the protocol: FFmpeg would take the "12" of a file "12:30.mp4" for one.
     return _open(
         f"file:{os.fspath(path)}",
         {"format_whitelist": formats_of_one_file(), "protocol_whitelist": "file"},
@@ -70,12 +70,12 @@ def open_container(path: str | os.PathLike[str]) -> av.container.InputContainer:
 def open_url(
     url: str, options: dict[str, str], timeout: float | None
 ) -> av.container.InputContainer:
-    """Open a URL for reading; nothing there can make FFmpeg read files of this machine.
+    """Open a URL for reading; its content cannot make FFmpeg read files of this machine.
 
     Args:
         url: The URL.
         options: FFmpeg's options.
-        timeout: Seconds that it may stay silent; None is no limit.
+        timeout: How many seconds it may stay silent; None is no limit.
 
     Raises:
         FFmpegError: It cannot be opened.
@@ -116,7 +116,7 @@ def open_video(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]
     ):
         container.close()
         raise ValueError(f"{path} has no video stream (only sound or cover art?).")
-    if stream.codec_context is None:  # PyAV's stubs do not say that there may be none
+    if stream.codec_context is None:  # PyAV's stubs do not say that it may be None
         container.close()
         raise ValueError(f"{path} has video of a codec that FFmpeg cannot decode; is it damaged?")
     stream.thread_type = "AUTO"
@@ -129,7 +129,7 @@ def is_playlist(path: Path, error: Exception | None = None) -> bool:
 
     Args:
         path: The file.
-        error: What FFmpeg raised; EINVAL is how it refuses a format that is not on the whitelist.
+        error: What FFmpeg raised; EINVAL means that the format is not on the whitelist.
     """
     with path.open("rb") as file:
         start = file.read(4096)
@@ -139,7 +139,7 @@ def is_playlist(path: Path, error: Exception | None = None) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg or the system says of an error."""
+    """FFmpeg's or the system's text for an error."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -161,26 +161,26 @@ def decoded_from_the_first(
 
 
 def rotation_of(frame: av.VideoFrame) -> int:
-    """How a frame is turned for display, in degrees counterclockwise: 0 to 359."""
+    """By how much a frame is rotated for display, in degrees counterclockwise: 0 to 359."""
     return frame.rotation % 360
 
 
 def displayed_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """(height, width) of a frame in pixels, turned as it is displayed."""
+    """(height, width) of a frame in pixels, rotated as displayed."""
     if rotation_of(frame) in {90, 270}:
         return frame.width, frame.height
     return frame.height, frame.width
 
 
 class Scaler:
-    """FFmpeg's filters that turn a decoded frame into the model's input, as decord does.
+    """FFmpeg filters that turn a decoded frame into the model's input, as decord does.
 
     decord 0.6.0 builds "transpose (for rotation), scale with SWS_BILINEAR, format rgb24" on FFmpeg
     4.1. The same filters of a newer FFmpeg give the same pixels, except where a 4:2:0 frame is
     scaled in width only (1280x1024 at 1024): there FFmpeg up to 5 takes the mean of two rows of
-    chroma where it should weigh them 1:3, and one row where it should weigh them 3:1, with the two
-    rows one too high in the last line. That is how the model has always seen such video, so it is
-    done here by moving the chroma down by half a row, and by a whole one for the last line.
+    chroma where the right weights are 1:3, and a single row where they are 3:1; in the last line
+    both rows are one too high. That is how the model has always seen such video, so it is
+    reproduced here by moving the chroma down by half a row, and by a whole row for the last line.
 
     Args:
         image_size: Side of the model's square input, in pixels; None keeps the frames' size.
@@ -193,7 +193,7 @@ class Scaler:
         self._last_line: _FilterGraph | None = None
 
     def run(self, frame: av.VideoFrame) -> Frame:
-        """A frame as the model sees it: uint8 RGB, turned and scaled."""
+        """A frame as the model sees it: uint8 RGB, rotated and scaled."""
         kind = (frame.format.name, rotation_of(frame), frame.height, frame.width)
         if kind != self._kind:
             self._build(frame)
@@ -240,7 +240,7 @@ class _FilterGraph:
             width=frame.width,
             height=frame.height,
             format=frame.format,
-            time_base=Fraction(1, 1000),  # filters that scale do not look at the time
+            time_base=Fraction(1, 1000),  # scaling does not depend on the time
         )
         for name, arguments in filters:
             node = self._graph.add(name, arguments)

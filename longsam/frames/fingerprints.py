@@ -14,7 +14,7 @@ BLOCK_BYTES = 64 * 1024
 
 
 def of_file(path: str | os.PathLike[str]) -> str:
-    """Of one file: its size, and 16 blocks of 64 KiB from its start to its end.
+    """For one file: its size, and 16 blocks of 64 KiB from its start to its end.
 
     Returns:
         32 hex digits.
@@ -29,7 +29,7 @@ def of_file(path: str | os.PathLike[str]) -> str:
 
 
 def of_images(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """Of image files: their number, and name, size and first 64 KiB of 16 of them.
+    """For image files: their number, and name, size and first 64 KiB of 16 of them.
 
     Returns:
         32 hex digits.
@@ -44,7 +44,7 @@ def of_images(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def of_frames(num_frames: int, frame: Callable[[int], Frame]) -> str:
-    """Of frames by index: their number, and shape and pixels of 16 of them.
+    """For frames by index: their number, and shape and pixels of 16 of them.
 
     Returns:
         32 hex digits.

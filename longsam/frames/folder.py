@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class ImageFiles(FrameSource):
-    """Image files, one a frame, in the order given.
+    """Image files, one per frame, in the order given.
 
     Args:
         paths: The files. All must have the size of the first.
@@ -64,9 +64,9 @@ def image_folder(path: Path, image_size: int | None) -> ImageFiles:
     """The images of a folder as a video.
 
     Names that are all integers ("0.jpg", "00001.jpg") sort by number, as upstream sorts them;
-    other names sort in natural order ("shot2_frame10" after "shot2_frame9"). Where there are JPEGs
-    only these are frames, as in upstream, so that masks stored beside them as PNGs do no harm.
-    Hidden files and other kinds of files are skipped.
+    other names sort in natural order ("shot2_frame10" after "shot2_frame9"). If there are JPEGs,
+    only these are frames, as in upstream, so PNG masks stored beside them do no harm. Hidden files
+    and other kinds of files are skipped.
 
     Raises:
         ValueError: The folder holds no images.

@@ -10,17 +10,16 @@ from PIL import Image, UnidentifiedImageError
 from longsam.frames.base import Frame
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""Allowed formats of images, by content, not by name. Pillow reads others; for EPS it runs a
-program."""
+"""Allowed image formats, by content, not by name. Pillow reads more, but runs a program for EPS."""
 
 
 def open_image(path: str | PathLike[str]) -> Image.Image:
-    """Read an image file of 8 bits a channel (or fewer).
+    """Read an image file with at most 8 bits a channel.
 
     Raises:
         FileNotFoundError: There is no such file.
-        RuntimeError: The file is no image of these formats, is damaged, or has too many pixels,
-            several pages or more than 8 bits a channel.
+        RuntimeError: The file is not an image in one of these formats, is damaged, or has too many
+            pixels, several pages or more than 8 bits a channel.
     """
     try:
         with open(path, "rb") as file:
@@ -37,10 +36,10 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
 
 
 def _identified(file: IO[bytes]) -> Image.Image:
-    """An image whose header is read, not its pixels.
+    """Read an image's header, not its pixels.
 
-    `PIL.Image.open` with these formats, without its check of the size: that warns, and a warning
-    cannot be turned into an error in one thread only.
+    `PIL.Image.open` with these formats, without its size check: that only warns, and a warning
+    cannot be turned into an error in one thread alone.
     """
     Image.preinit()
     if not Image.OPEN.keys() >= set(FORMATS):
@@ -54,7 +53,7 @@ def _identified(file: IO[bytes]) -> Image.Image:
         try:
             return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # only its first bytes are this format's
+            continue  # only its first bytes match this format
     raise UnidentifiedImageError(f"it is none of {', '.join(FORMATS)}")
 
 
@@ -84,8 +83,8 @@ def _check_is_one_frame(image: Image.Image, path: str | PathLike[str]) -> None:
 def resize(image: Image.Image, image_size: int | None) -> Frame:
     """Turn an image into a frame of the model's size with upstream's own resampling.
 
-    Upstream's `_load_img_as_tensor` calls `convert("RGB").resize((S, S))`; so does this, hence
-    the same pixels. None keeps the image's own size.
+    Upstream's `_load_img_as_tensor` calls `convert("RGB").resize((S, S))`; so does this, so the
+    pixels are equal. None keeps the image's own size.
     """
     image = image.convert("RGB")
     return np.array(image if image_size is None else image.resize((image_size, image_size)))

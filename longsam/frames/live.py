@@ -15,42 +15,43 @@ from longsam.frames.newest import NewestFrame
 Mode = Literal["every", "newest"]
 
 UNKNOWN_NUM_FRAMES = 2**31 - 1
-"""The length that upstream is told. It must not change while tracking; from 16 on all are alike."""
+"""The length that upstream is given. It must stay the same while tracking; any from 16 on will
+do."""
 
 LONGEST_WAIT_SECONDS = 5.0
 """How long `close` waits for a source that is itself waiting for a frame."""
 
 
 class EndOfStreamError(EndOfVideoError):
-    """A live source has ended, which is how it should end."""
+    """A live source has ended normally."""
 
 
 class LiveVideo(FrameSource):
-    """A video that arrives while it is tracked: hand it to `init_state`.
+    """A video that arrives while it is tracked: give it to `init_state`.
 
-    `init_state` makes one of a plain source; make it yourself to give options, or to look at what
-    arrives. Frame indices count the frames handed to the model; frames that were dropped have
-    no index.
+    `init_state` wraps a plain source in one; make it yourself to set options or to watch what
+    arrives. Frame indices count the frames passed to the model; dropped frames have no index.
 
     Args:
         source: An iterator or generator of frames (uint8 RGB, height x width x 3), an opened
             `cv2.VideoCapture`, the index of a camera, or a URL that FFmpeg reads (rtsp://, http://,
             udp://, tcp://, ...). A stream cannot make FFmpeg read files of this machine.
-        mode: "every" hands over every frame: the source waits while the model works. "newest" keeps
-            reading and hands over the newest frame, so that masks are never late; the others are
-            dropped and counted. None is "newest" for cameras and for rtsp, rtmp, rtp, srt and
-            udp, else "every".
-        reconnect_seconds: How long a lost network stream reconnects, with exponential backoff. With
-            0 a stream that breaks off is over: many cameras end in no other way.
+        mode: "every" delivers every frame: the source waits while the model works. "newest" keeps
+            reading and delivers the newest frame, so that masks are never late; the others are
+            dropped and counted. None is "newest" for cameras and for rtsp, rtmp, rtp, srt and udp,
+            else "every".
+        reconnect_seconds: For how long to try to reconnect to a lost network stream, with
+            exponential backoff. With 0 a stream that breaks off has ended: many cameras end in no
+            other way.
         timeout_seconds: How long a network stream may stay silent before it counts as lost.
         options: FFmpeg's options for a URL. For rtsp the default is {"rtsp_transport": "tcp"}.
 
     Attributes:
         frame_size: (height, width) in pixels, as displayed.
-        num_arrived: How many frames were handed to the model.
+        num_arrived: How many frames were passed to the model.
         num_dropped: How many were not, because newer ones had arrived.
         num_reconnects: How often a network stream was lost and came back.
-        has_ended: Whether the source is over.
+        has_ended: Whether the source has ended.
 
     Raises:
         ValueError: The source is none of these, or an option has a wrong value.
@@ -103,7 +104,7 @@ class LiveVideo(FrameSource):
 
     @property
     def frame(self) -> Frame:
-        """The frame that arrived last, in its own size: uint8 RGB, height x width x 3."""
+        """The latest frame, in its own size: uint8 RGB, height x width x 3."""
         last = self._last or self._first
         assert last is not None
         return last.rgb()
@@ -115,7 +116,7 @@ class LiveVideo(FrameSource):
         self._image_size = image_size
 
     def release(self) -> None:
-        """Let another state track it, if no frame was delivered yet."""
+        """Let another state track it, if no frame has been delivered yet."""
         if self.num_arrived == 0:
             self._image_size = None
 
@@ -148,14 +149,14 @@ class LiveVideo(FrameSource):
             yield self.next_frame()
 
     def fingerprint(self) -> str:
-        raise ValueError(f"{self.name} is live: there is no telling what it will give.")
+        raise ValueError(f"{self.name} is live: its frames are not known yet.")
 
     def close(self) -> None:
-        """Stop reading; a frame that is asked for later raises EndOfStreamError.
+        """Stop reading; asking for a frame later raises EndOfStreamError.
 
-        A camera that was opened by its index is free again. If the source is waiting for a
-        frame in another thread, this waits for up to 5 s. Then it warns that the source ends only
-        with the next frame, and returns.
+        A camera that was opened by its index is released. If the source is waiting for a frame in
+        another thread, this waits for up to 5 s. After that it warns that the source ends only with
+        the next frame, and returns.
         """
         self._stop.set()
         self.has_ended = True
@@ -188,7 +189,7 @@ class LiveVideo(FrameSource):
             return False
         try:
             self._frames.close()
-        except ValueError:  # called from inside the source: it is running
+        except ValueError:  # called from inside the source, which is running
             return False
         finally:
             self._reading.release()
@@ -230,7 +231,7 @@ class LiveVideo(FrameSource):
 
 
 def is_live(video: Any) -> bool:
-    """Whether `init_state` makes a `LiveVideo` of it: it has no length."""
+    """Whether `init_state` wraps it in a `LiveVideo`, as it has no length."""
     if isinstance(video, str):
         return network.is_url(video)
     if isinstance(video, int):

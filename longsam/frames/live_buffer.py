@@ -1,4 +1,4 @@
-"""The last frames of a live source, which upstream reads as its tensor of all frames."""
+"""The latest frames of a live source, which upstream reads as its tensor of all frames."""
 
 import torch
 
@@ -8,12 +8,12 @@ from longsam.frames.live import LiveVideo
 
 
 class LiveBuffer(FrameBuffer):
-    """Holds the frames that arrived last; reading the one after them waits for it to arrive.
+    """Holds the latest frames; reading the one after them waits for it to arrive.
 
     Args:
         source: Where frames come from.
         image_size: Side S of the model's square input, in pixels.
-        frames_per_chunk: At most this many frames and one are held.
+        frames_per_chunk: At most one more than this many frames are held.
         device: Where frames are normalized and returned.
     """
 
@@ -35,12 +35,14 @@ class LiveBuffer(FrameBuffer):
         held = self.held
         if frame_idx in held:
             return
-        which = f"{name} is {frame_idx}, but of {self.source.name} the frames {held.start} to "
-        which += f"{held.stop - 1} are held"
+        which = (
+            f"{name} is {frame_idx}, but {self.source.name} holds only the frames {held.start} to "
+        )
+        which += f"{held.stop - 1}"
         if frame_idx < held.start:
             raise ValueError(
                 f"{which}; older ones are gone. Use one of these, or give init_state a larger "
-                f"frames_per_chunk (it holds that many and one, now {len(self._slots)})."
+                f"frames_per_chunk (it holds one more than that, now {len(self._slots)})."
             )
         raise ValueError(f"{which}; later ones have not arrived. Use one of these.")
 

@@ -47,7 +47,7 @@ class ArrayFrame:
 def arrays(frames: Iterable[Any], name: str) -> Iterator[RawFrame]:
     """Frames of an iterator of arrays or tensors."""
     for frame_idx, frame in enumerate(frames):
-        # Copied: a generator may fill the same array again while the frame is still in use.
+        # Copied: a generator may refill the same array while the frame is still in use.
         yield ArrayFrame(as_frame(frame, frame_idx, name).copy())
 
 
@@ -76,7 +76,7 @@ def captured(capture: Any, name: str) -> Iterator[RawFrame]:
 
 
 def camera(index: int) -> Iterator[RawFrame]:
-    """Frames of a camera, which is free again when the iterator is closed."""
+    """Frames of a camera, which is released when the iterator is closed."""
     try:
         import cv2
     except ImportError as error:

@@ -22,7 +22,7 @@ def is_url(text: str) -> bool:
 
 
 def is_real_time(url: str) -> bool:
-    """Whether its sender does not wait for a slow reader."""
+    """Whether the sender does not wait for a slow reader."""
     return _REAL_TIME_URL.match(url) is not None
 
 
@@ -54,7 +54,7 @@ class NetworkStream:
         reconnect_seconds: For how long to try to reconnect; 0 never tries.
         timeout_seconds: How long the stream may stay silent; 0 is no limit.
         options: FFmpeg's options.
-        stop: Set from outside to end it.
+        stop: An event, set from outside to end it.
 
     Attributes:
         num_reconnects: How often the stream was lost and came back.
@@ -96,7 +96,7 @@ class NetworkStream:
                         if self._stop.is_set():
                             return
                     if container.duration:
-                        return  # a file on a server, and read to its end
+                        return  # a file on a server, read to its end
             except (av.FFmpegError, OSError) as error:
                 why = reason(error)
             if num_frames == 0:
@@ -122,12 +122,12 @@ class NetworkStream:
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
             raise RuntimeError(f"{self._url} has no video stream.")
-        stream.thread_type = "SLICE"  # several frames at once would hold frames back
+        stream.thread_type = "SLICE"  # frame threading would delay frames
         for packet in container.demux(stream):
             try:
                 yield from packet.decode()
             except av.error.InvalidDataError:
-                continue  # joined between two keyframes, or damaged on the way
+                continue  # joined between two keyframes, or damaged in transit
 
     def _wait(self, attempts: int, lost_at: float, num_frames: int, why: str) -> None:
         """Pause before the next attempt, or give up."""
@@ -137,6 +137,6 @@ class NetworkStream:
             raise RuntimeError(
                 f"{self._url} was lost after {num_frames} frames ({why}) and did not come back "
                 f"within {self._reconnect_seconds:g} s ({attempts - 1} attempts). What was tracked "
-                "is good. LiveVideo(reconnect_seconds=...) waits longer."
+                "is good. To wait longer, set LiveVideo(reconnect_seconds=...)."
             )
         self._stop.wait(min(delay, left))

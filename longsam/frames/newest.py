@@ -7,7 +7,7 @@ from longsam.frames.live_sources import RawFrame
 
 
 class NewestFrame(threading.Thread):
-    """Reads a source without pause and delivers only the newest frame.
+    """Reads a source continuously and delivers only the newest frame.
 
     Args:
         frames: The source.

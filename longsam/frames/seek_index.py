@@ -7,12 +7,12 @@ import av
 from tqdm import tqdm
 
 MAX_KEYFRAMES = 4096
-"""At most this many keyframes are remembered. Above it every second one is dropped, so the index of
-a video of any length stays within about 0.5 MB, and seeks decode a little more."""
+"""At most this many keyframes are remembered. Beyond that every second one is dropped, so the index
+of a video of any length stays within about 0.5 MB, and seeks decode a little more."""
 
 
 class Keyframe(NamedTuple):
-    """A frame that decodes without any frame before it.
+    """A frame that decodes without any earlier frame.
 
     `pts` is its presentation time stamp, in the stream's time base; None is the start of the file.
     """
@@ -34,7 +34,7 @@ class SeekIndex:
         self._min_gap = 1
 
     def before(self, frame_idx: int) -> Keyframe:
-        """The nearest known keyframe at or before a frame; the start of the file at worst."""
+        """The nearest known keyframe at or before a frame, or else the start of the file."""
         return self._keyframes[self._end(frame_idx) - 1]
 
     def first(self) -> Keyframe | None:
@@ -42,7 +42,7 @@ class SeekIndex:
         return self._keyframes[1] if len(self._keyframes) > 1 else None
 
     def contradicts(self, keyframe: Keyframe) -> bool:
-        """Whether the index has this frame with another time stamp, or the other way round."""
+        """Whether the index has this frame, or this time stamp, but not both together."""
         by_idx = self.before(keyframe.frame_idx)
         at = bisect_left(self._keyframes, keyframe.pts, lo=1, key=lambda known: known.pts)
         by_pts = self._keyframes[at] if at < len(self._keyframes) else None
@@ -54,11 +54,11 @@ class SeekIndex:
         return bisect_right(self._keyframes, frame_idx, key=lambda keyframe: keyframe.frame_idx)
 
     def add(self, keyframe: Keyframe) -> None:
-        """Note a keyframe, unless one is known so near to it."""
+        """Note a keyframe, unless one is already known close to it."""
         at = self._end(keyframe.frame_idx)
         if keyframe.frame_idx < self._keyframes[at - 1].frame_idx + self._min_gap:
             return
-        if at < len(self._keyframes):  # a jump has gone beyond it
+        if at < len(self._keyframes):  # a jump skipped it
             if self._keyframes[at].frame_idx < keyframe.frame_idx + self._min_gap:
                 return
             self._keyframes.insert(at, keyframe)
@@ -70,23 +70,23 @@ class SeekIndex:
 
 
 class HeaderKeyframes:
-    """The keyframes that the header of an MP4 lists: none of the packets between is read.
+    """The keyframes listed in an MP4's header, so no packet between them is read.
 
-    The list has positions and decoding times. A keyframe's index and time stamp are found when it
-    is asked for, by reading it and the leading pictures that follow it.
+    The list has positions and decoding times. A keyframe's index and time stamp are found on
+    demand, by reading it and the leading pictures that follow it.
 
     Args:
         container: The file, newly opened; kept.
-        stream: Its video stream, of which the header lists every packet.
+        stream: Its video stream; the header lists all its packets.
 
     Attributes:
-        agrees: False if a packet is not shown, or times jump back; then it cannot be used.
+        agrees: False if a packet is not shown, or times jump back; then the list cannot be used.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
         self._container, self._stream = container, stream
         # Which packet, its place, and the last time of those up to the next keyframe: FFmpeg seeks
-        # to a keyframe by its time of decoding or of presentation, both of which lie before that.
+        # to a keyframe by its decoding or presentation time, and both come before that.
         self._listed: list[tuple[int, int, int]] = []
         self.agrees = True
         last: int | None = None
@@ -103,11 +103,11 @@ class HeaderKeyframes:
         self._listed = self._listed[:: max(1, every)]
 
     def first(self) -> Keyframe | None:
-        """The first keyframe after the start; None if there is none, or not as listed."""
+        """The first keyframe after the start; None if there is none, or it is not as listed."""
         return self._read(1) if len(self._listed) > 1 else None
 
     def before(self, frame_idx: int) -> Keyframe | None:
-        """A keyframe at or before a frame; None if what the header says is not so."""
+        """A keyframe at or before a frame; None if the header is wrong about it."""
         at = bisect_right(self._listed, frame_idx, key=lambda listed: listed[0]) - 1
         while at > 0:
             keyframe = self._read(at)
@@ -145,13 +145,13 @@ class PacketScan:
         container: The file, newly opened; the scan keeps it and resumes where it stopped.
         stream: Its video stream.
         first_pts: Time stamp of frame 0; what comes before it cannot be decoded. None if frames
-            have no time stamps; then only the count is right.
+            have no time stamps; then only the count is valid.
         index: Receives the keyframes.
 
     Attributes:
-        num_frames: How many frames the packets read so far hold.
+        num_frames: The number of frames in the packets read so far.
         seconds: Time from frame 0 to the last one.
-        agrees: False once time stamps jump back, or a keyframe is elsewhere than decoding found it.
+        agrees: False once time stamps jump back, or a keyframe is not where decoding found it.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class PacketScan:
         self._unsettled: list[Keyframe] = []  # keyframes whose leading pictures may still follow
 
     def run(self, *, until: int | None = None, progress: str) -> None:
-        """Scan on, to the end or until the keyframes at or before frame `until` are known.
+        """Continue to the end, or until the keyframes at or before frame `until` are known.
 
         Args:
             until: A frame index.
@@ -192,7 +192,7 @@ class PacketScan:
                 try:
                     packet = next(self._packets, None)
                 except (av.FFmpegError, OSError):
-                    packet = None  # damaged: what follows cannot be counted
+                    packet = None  # damaged: the rest cannot be counted
                 if packet is None:
                     for keyframe in self._unsettled:
                         self._settle(keyframe)

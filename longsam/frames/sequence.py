@@ -74,7 +74,7 @@ def as_frame(frame: Any, frame_idx: int, name: str) -> Frame:
 
 
 def _advice(frame: npt.NDArray[Any]) -> str:
-    """How to make a frame of it."""
+    """Advice on making a frame of it."""
     if frame.ndim == 2:
         return "For grey use np.repeat(frames[..., None], 3, axis=-1), and uint8."
     if frame.ndim == 3 and frame.shape[0] == 3 != frame.shape[2]:

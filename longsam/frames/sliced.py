@@ -1,4 +1,4 @@
-"""Some of a video's frames: from one to another, or every k-th."""
+"""Some of a video's frames: a range, or every k-th."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,22 +7,22 @@ from longsam.frames.base import Frame, FrameSource
 
 
 class SlicedSource(FrameSource):
-    """Some frames of another source, counted from 0. The others are decoded where necessary, but
+    """Some frames of another source, counted from 0. The others are decoded if necessary, but
     neither converted nor tracked.
 
     Args:
         source: All frames; closed with this one.
-        which: Which of them. Bounds past the end are cut, as Python does.
+        which: Which of them. Bounds past the end are clipped, as in Python.
 
     Raises:
-        ValueError: It names no frame of the video.
+        ValueError: It selects no frame of the video.
     """
 
     def __init__(self, source: FrameSource, which: slice):
         frames = source.frames[which]
         if not frames:
             raise ValueError(
-                f"frames is {which}, which names no frame of {source.name}: it has "
+                f"frames is {which}, which selects no frame of {source.name}: it has "
                 f"{source.num_frames} frames, 0 to {source.num_frames - 1}."
             )
         self._source = source
@@ -58,7 +58,7 @@ class SlicedSource(FrameSource):
 
 
 def sliced_as(source: FrameSource, other: FrameSource) -> FrameSource:
-    """The same frames of a video that is opened again."""
+    """The same selection of a video that is opened again."""
     if not isinstance(other, SlicedSource):
         return source
     frames = other.frames

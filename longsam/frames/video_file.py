@@ -25,13 +25,13 @@ CODECS_THAT_PACK_FRAMES = ("mpeg4", "msmpeg4v3", "msmpeg4v2")
 decoding has started there. Jumps in such files decode from the start."""
 
 MAX_TIMES = 4096
-"""The time stamps of this many frames, those decoded last, are remembered: 0.5 MB."""
+"""The time stamps of this many most recently decoded frames are remembered: 0.5 MB."""
 
 FORWARD_WITHOUT_SEEKING = 256
-"""A jump ahead of at most this many frames, with no known keyframe between, decodes all of them."""
+"""A jump of at most this many frames ahead, with no known keyframe between, decodes them all."""
 
 QUICK_FRAMES = 8
-"""So many frames are decoded in less time than a picture takes to be seen."""
+"""This many frames are decoded faster than a viewer notices."""
 
 
 class VideoFile(FrameSource):
@@ -39,10 +39,10 @@ class VideoFile(FrameSource):
 
     The frames are those that `decord.VideoReader(path, width=S, height=S)` gives when iterated, bit
     for bit where decord reads the file correctly: FFmpeg's bilinear scaling to RGB, after rotation.
-    Jumps and reverse reading seek to a keyframe by its time stamp and decode on from there.
+    Jumps and reverse reading seek to a keyframe by its time stamp and decode from there.
 
     Attributes:
-        rotation: How frames are turned for display, in degrees counterclockwise.
+        rotation: By how much frames are rotated for display, in degrees counterclockwise.
         codec: FFmpeg's names of the codec and of the format of its pixels, "h264, yuv420p".
 
     Args:
@@ -68,7 +68,7 @@ class VideoFile(FrameSource):
         self._scan: PacketScan | None = None
         self._scaler = Scaler(image_size)
         self._decoded_until = 0
-        self._pts: dict[int, int] = {}  # by frame index, of the frames decoded last
+        self._pts: dict[int, int] = {}  # by frame index, of the most recently decoded frames
         self._has_jumped = False
         self._warned_of_damage = False
 
@@ -95,7 +95,7 @@ class VideoFile(FrameSource):
             yield self._scaler.run(self._next())
 
     def time(self, frame_idx: int) -> float | None:
-        if self._first_pts is None:  # as in streams without a container: there is the rate only
+        if self._first_pts is None:  # such as streams without a container, which only have a rate
             return None if self.frame_rate is None else float(frame_idx / self.frame_rate)
         pts = self._pts.get(frame_idx)
         return None if pts is None else float((pts - self._first_pts) * self._time_base)
@@ -119,7 +119,7 @@ class VideoFile(FrameSource):
     # Counting -------------------------------------------------------------------------------
 
     def _stated_num_frames(self) -> int:
-        """The count in the header; 0 where there is none, or where an edit list cuts frames off."""
+        """The count in the header; 0 if there is none, or if an edit list cuts frames off."""
         stated = self._stream.frames
         if "mp4" not in self._container.format.name.split(",") or not stated:
             return 0
@@ -163,7 +163,7 @@ class VideoFile(FrameSource):
         self._last_pts = None
 
     def _decode(self) -> av.VideoFrame:
-        """The next frame that the decoder gives, whichever it is."""
+        """The decoder's next frame, whichever it is."""
         frame_idx = self._next_idx
         try:
             return next(self._frames)
@@ -177,7 +177,7 @@ class VideoFile(FrameSource):
                 ) from None
         except (av.FFmpegError, OSError) as error:
             why = reason(error)
-        self._next_idx = -1  # the decoder is of no more use: the next read seeks
+        self._next_idx = -1  # the decoder is no longer usable: the next read seeks
         if frame_idx == 0:
             raise RuntimeError(f"{self.path}: not one frame can be decoded ({why}).")
         raise RuntimeError(
@@ -189,7 +189,7 @@ class VideoFile(FrameSource):
         )
 
     def _next(self) -> av.VideoFrame:
-        """The frame at `_next_idx`; moves one frame on."""
+        """The frame at `_next_idx`, which then advances by one."""
         frame, self._pending = self._pending or self._decode(), None
         frame_idx = self._next_idx
         self._next_idx += 1
@@ -197,7 +197,7 @@ class VideoFile(FrameSource):
             self._check_time_stamp(frame, frame_idx)
         self._last_pts = frame.pts
         self._note_time(frame_idx, frame.pts)
-        if frame_idx == self._index.known_until + 1:  # a jump leaves unknown ones between
+        if frame_idx == self._index.known_until + 1:  # a jump leaves unknown keyframes in between
             self._index.known_until = frame_idx
         self._decoded_until = max(self._decoded_until, frame_idx)
         if (frame.height, frame.width) != self._coded_size:
@@ -218,7 +218,7 @@ class VideoFile(FrameSource):
         return frame
 
     def _check_end(self) -> None:
-        """Warn where the file continues after the last frame that was stated or counted."""
+        """Warn if the file continues after the last frame stated or counted."""
         try:
             self._pending = next(self._frames, None)
         except (av.FFmpegError, OSError):
@@ -240,7 +240,7 @@ class VideoFile(FrameSource):
     # Jumps ----------------------------------------------------------------------------------
 
     def _check_time_stamp(self, frame: av.VideoFrame, frame_idx: int) -> None:
-        """Note a keyframe met in order; find out whether time stamps identify frames."""
+        """Note a keyframe reached in order; find out whether time stamps identify frames."""
         if frame.pts is None or (self._last_pts is not None and frame.pts <= self._last_pts):
             self._can_seek = False  # joined recordings: the same time comes twice
         elif frame.key_frame:
@@ -250,14 +250,14 @@ class VideoFile(FrameSource):
         if not self._can_seek and self._has_jumped:
             warn(
                 f"{self.path}: time stamps do not identify frames from frame {frame_idx} on, so "
-                "later frames that were reached by a jump before (prompts ahead of tracking, "
-                "reverse) may have been others. From now on jumps decode all frames between.",
+                "later frames reached by an earlier jump (prompts ahead of tracking, "
+                "reverse) may have been wrong. From now on jumps decode all frames between.",
             )
 
     def _go_to(self, target: int) -> None:
-        """Make `target` the next frame that is read."""
+        """Make `target` the next frame to be read."""
         if self._next_idx >= 0 and 0 <= target - self._next_idx <= FORWARD_WITHOUT_SEEKING:
-            with suppress(RuntimeError):  # damaged on the way: try a keyframe after the damage
+            with suppress(RuntimeError):  # damage in between: try a keyframe after it
                 self._skip_to_frame(target)
                 return
         listed = None
@@ -277,14 +277,14 @@ class VideoFile(FrameSource):
         self._skip_to_frame(target)
 
     def _listed_before(self, target: int) -> Keyframe | None:
-        """The keyframe before a frame, as the header has it; None where it cannot be trusted."""
+        """The keyframe before a frame, from the header; None if the header cannot be trusted."""
         if not self._is_listed:
             return None
         if self._header is None:
             self._header = HeaderKeyframes(*open_video(self.path))
             first = self._header.first() if self._header.agrees else None
             if first is not None:
-                # The packets themselves must say the same, as far as the first keyframe.
+                # The packets themselves must agree, up to the first keyframe.
                 scan = self._open_scan()
                 scan.run(until=first.frame_idx, progress=f"indexing {self.path.name}")
             if first is None or not scan.agrees or self._index.first() != first:
@@ -303,7 +303,7 @@ class VideoFile(FrameSource):
         if first is None or self._decoded_until >= first.frame_idx:
             return
         self._rewind()
-        with suppress(RuntimeError):  # damage: the index is not to blame
+        with suppress(RuntimeError):  # damaged file: the index is not at fault
             self._skip_to_frame(first.frame_idx + 1)
 
     def _skip_to_frame(self, target: int) -> None:
@@ -311,7 +311,7 @@ class VideoFile(FrameSource):
             self._next()
 
     def _seek(self, keyframe: Keyframe) -> None:
-        """Make a keyframe the next frame, or an earlier one if the file cannot seek there."""
+        """Make a keyframe the next frame, or an earlier frame if the file cannot seek there."""
         while keyframe.pts is not None:
             if self._lands_on(keyframe.pts):
                 self._next_idx = keyframe.frame_idx

@@ -1,4 +1,4 @@
-"""What a writer drops, kept in a separate folder."""
+"""Keep what a writer drops in a separate folder."""
 
 import datetime
 import shutil
@@ -16,8 +16,8 @@ from longsam.masks.overlay_file import FINISHED
 def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
     """Move the frames after an extent into a dated folder within the folder.
 
-    `read_masks` reads it. An overlay there begins with the last keyframe before, so it may show up
-    to 60 frames more.
+    `read_masks` reads it. An overlay there begins at the last keyframe before them, so it may show
+    up to 60 more frames.
 
     Args:
         folder: The masks' folder.
@@ -31,7 +31,7 @@ def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
     aside = _new_folder(folder)
     try:
         dropped = _copy(folder, aside, found, kept)
-    except BaseException:  # nothing has been taken away yet
+    except BaseException:  # nothing has been moved yet
         shutil.rmtree(aside, ignore_errors=True)
         raise
     index = AppendFile(folder / INDEX, kept.end)

@@ -24,10 +24,10 @@ def copy_frames(folder: Path, target: Path, *, after: int = -1, until: int | Non
     A copy from the beginning is complete: a `MaskWriter` can continue it.
 
     Args:
-        folder: Of a `MaskWriter`.
-        target: Another folder; masks that are there are of the same video and objects.
-        after: The frame that was written last before the first one copied; -1 is the beginning.
-        until: The frame that is copied last; -1 copies none, None all.
+        folder: A `MaskWriter`'s folder.
+        target: Another folder; existing masks in it must be of the same video and objects.
+        after: The frame written just before the first one copied; -1 is the beginning.
+        until: The last frame to copy; -1 copies none, None all.
 
     Returns:
         How many frames were copied.
@@ -99,9 +99,9 @@ def copy_overlay(folder: Path, target: Path, header: Header, stop: int, start: i
     """Copy frames of an overlay; see `copy_packets`.
 
     Args:
-        folder: Of the masks.
+        folder: The masks' folder.
         target: `overlay.ts`, which a writer continues, or an MP4.
-        header: Of the masks.
+        header: The masks' header.
         stop: The frame after the last, counted as they were written.
         start: The first frame.
     """
@@ -149,7 +149,7 @@ def _link_pngs(folder: Path, target: Path, line: FrameLine) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
+    """A hard link, or a copy if the file system has no links."""
     if source.is_symlink() or not source.is_file() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def frames_written(folder: Path, until: int | None = None) -> npt.NDArray[np.int
     """The frames of a folder in the order in which they were written.
 
     Args:
-        folder: Of a `MaskWriter`.
+        folder: A `MaskWriter`'s folder.
         until: Up to the last writing of this frame; None is all.
 
     Raises:

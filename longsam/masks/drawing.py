@@ -1,7 +1,7 @@
-"""Masks drawn over a frame: the one way that overlays, contact sheets and previews look.
+"""Masks drawn over a frame: one look for overlays, contact sheets and previews.
 
-Plain numpy and Pillow, which every installation has: supervision's annotators need OpenCV and blend
-whole frames, and torchvision's draw no outlines.
+It uses numpy and Pillow, which every installation has: supervision's annotators need OpenCV and
+blend whole frames, and torchvision's draw no outlines.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,14 @@ COLOURS = (
     *((0, 255, 0), (255, 153, 255), (0, 0, 255), (204, 0, 0)),
     *((255, 255, 255), (153, 51, 204), (204, 51, 102), (153, 204, 102)),
 )
-"""Any two differ by 29 or more in CIELAB (a difference of 2 is seen), also to the colour-blind,
-by the matrices of Machado et al. 2009."""
+"""Any two differ by 29 or more in CIELAB (a difference of 2 is visible), for colour-blind people
+too, by the matrices of Machado et al. 2009."""
 
 TINT = 0.15
-"""Share of an object's colour inside its outline: the object stays visible."""
+"""Share of the object's colour inside its outline, low enough for the object to stay visible."""
 
 MOST_CHARACTERS = 40
-"""How much of an id is drawn."""
+"""At most this many characters of an id are drawn."""
 
 Colour = tuple[int, int, int]
 
@@ -41,21 +41,21 @@ def draw(
 ) -> ImageArray:
     """Outline masks, tint them slightly, and write the objects' ids.
 
-    Each object has a colour by its number, or by its place if its id is text. Of more than eight,
-    those that are near each other never share one.
+    An object's colour depends on its number, or on its place if its id is text. With more than
+    eight objects, those near each other never share a colour.
 
     Args:
         image: uint8 RGB, height x width x 3; not changed.
         obj_ids: One for each mask.
         masks: num_objects x height x width (or with a 1 after the first), arrays or tensors: bool,
-            or logits, of which those above 0 are the object.
+            or logits, where values above 0 are the object.
         boxes: Around each mask, if they are known.
 
     Returns:
         A new image.
 
     Raises:
-        ValueError: The masks differ from the image in size, or from the ids in number.
+        ValueError: The masks' size differs from the image's, or their number from that of the ids.
     """
     ids, planes = list(obj_ids), as_bool(masks)
     if planes.shape[1:] != image.shape[:2] or len(planes) != len(ids):
@@ -94,12 +94,12 @@ def as_bool(masks: Any) -> MaskArray:
 
 
 def colour_of(obj_id: Any, position: int) -> Colour:
-    """An object's colour, where no other is near: by its number, or by its place among all."""
+    """An object's colour if no other is near: by its number, or by its place among all."""
     return COLOURS[_preferred(obj_id, position)]
 
 
 def colours_of(obj_ids: Sequence[ObjectId], boxes: Sequence[Box | None]) -> list[Colour]:
-    """A colour for each object of a frame; no two that are near each other share one.
+    """A colour for each object of a frame; objects near each other never share one.
 
     Args:
         obj_ids: The objects.
@@ -122,7 +122,7 @@ def _preferred(obj_id: Any, position: int) -> int:
 
 
 def _are_near(box: Box, other: Box | None) -> bool:
-    """Whether they overlap, or lie within a quarter of the larger one's size."""
+    """Whether they overlap, or are within a quarter of the larger one's size of each other."""
     if other is None:
         return False
     margin = max(box[2] - box[0], box[3] - box[1], other[2] - other[0], other[3] - other[1]) / 4
@@ -139,7 +139,7 @@ def _tint(drawn: ImageArray, mask: MaskArray, box: Box, colour: Colour) -> None:
 
 
 def _outline(drawn: ImageArray, mask: MaskArray, box: Box, colour: Colour, thickness: int) -> None:
-    """A line inside the mask's edge, and a thin line around it for contrast."""
+    """A line inside the mask's edge, and a thin one around it for contrast."""
     x0, y0, x1, y1 = box
     height, width = mask.shape
     x0, y0, x1, y1 = max(0, x0 - 1), max(0, y0 - 1), min(width, x1 + 1), min(height, y1 + 1)
@@ -150,9 +150,7 @@ def _outline(drawn: ImageArray, mask: MaskArray, box: Box, colour: Colour, thick
 
 
 def _with_neighbours(inside: MaskArray, step: int, combine: np.ufunc) -> MaskArray:
-    """Each pixel combined with the four that are so many pixels away; outside the frame counts as
-    the pixel at the edge.
-    """
+    """Each pixel combined with the four at this distance; beyond the frame it repeats the edge."""
     result: npt.NDArray[np.bool_] = inside.copy()
     for axis in (0, 1):
         one, other = result.swapaxes(0, axis), inside.swapaxes(0, axis)

@@ -1,4 +1,4 @@
-"""How this package opens files: written whole, and never through a link."""
+"""How this package opens files: complete files only, and never through a link."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe must not make us wait
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # do not wait for a pipe
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -17,8 +17,8 @@ class AppendFile:
     """A file that only grows at its end.
 
     Args:
-        path: Made if it is not there. A link is refused: a folder that is not
-            trusted must not make us write elsewhere.
+        path: Created if it does not exist. A link is refused: an untrusted folder must not make us
+            write elsewhere.
         size: How many of its bytes are kept.
 
     Raises:
@@ -48,7 +48,7 @@ class AppendFile:
 
     def write(self, data: bytes) -> int:
         rest = memoryview(data)
-        while rest:  # a disk that fills up writes a part first, and raises at the next write
+        while rest:  # a full disk writes a part first, and raises at the next write
             count = self._file.write(rest)
             self.size += count
             rest = rest[count:]
@@ -65,7 +65,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file to read it.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: It does not exist.
         ValueError: It is a pipe, a device or a folder.
     """
     number = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)
@@ -89,7 +89,7 @@ def check_not_link(path: Path) -> None:
 
 
 def own_folder(path: Path) -> Path:
-    """Make a folder if it is not there, and refuse a link."""
+    """Make a folder if it does not exist, and refuse a link."""
     check_not_link(path)
     path.mkdir(exist_ok=True)
     return path
@@ -98,7 +98,7 @@ def own_folder(path: Path) -> Path:
 def sync(path: Path) -> None:
     """Flush a file, or a folder's list of files, from the system's cache to the disk."""
     is_folder = path.is_dir()
-    if is_folder and os.name == "nt":  # has no such call
+    if is_folder and os.name == "nt":  # Windows has no such call
         return
     number = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | _BINARY)
     try:
@@ -108,7 +108,7 @@ def sync(path: Path) -> None:
 
 
 def save_png(image: Image.Image, path: Path, partial: Path, text: tuple[str, str]) -> None:
-    """Write a PNG under another name first, so that a file with this name is always whole.
+    """Write a PNG under another name first, so that a file with this name is always complete.
 
     Args:
         image: The pixels.

@@ -1,7 +1,7 @@
-"""How masks look on disk: one class for each format.
+"""The formats of masks on disk: one class for each.
 
-Each writes one record for each frame, in the order given. So the n-th record of every format is
-the same frame's, and each format can be cut back to its first n records.
+Each writes one record for each frame, in the order given. So the n-th records of all formats belong
+to the same frame, and each format can be cut back to its first n records.
 """
 
 import json
@@ -31,7 +31,7 @@ class MaskFormat(ABC):
 
     @abstractmethod
     def write(self, record: Record) -> None:
-        """Write a record; once this returns it is whole, even if the process is killed."""
+        """Write a record; once this returns it is complete, even if the process is killed."""
 
     @abstractmethod
     def sync(self) -> None:
@@ -41,12 +41,12 @@ class MaskFormat(ABC):
         """Close the files.
 
         Args:
-            complete: Everything is written, so finish them; False leaves them as a kill would.
+            complete: Everything is written, so finish the files; False leaves them as a kill would.
         """
 
 
 class Rle(MaskFormat):
-    """COCO's run-length encoding as JSON lines: `masks.jsonl`, a line a frame.
+    """COCO's run-length encoding as JSON lines: `masks.jsonl`, one line per frame.
 
     {"frame": 0, "objects": [{"id": 1, "area": 1234, "segmentation": {"size": [480, 640],
     "counts": "..."}}]}, where `pycocotools.mask.decode` reads a segmentation.
@@ -56,7 +56,7 @@ class Rle(MaskFormat):
         size: How many of its bytes are kept.
 
     Attributes:
-        written: First byte and length of the line written last.
+        written: First byte and length of the last line written.
     """
 
     FILE = "masks.jsonl"
@@ -103,7 +103,7 @@ class _PngFiles(MaskFormat):
     def __init__(self, folder: Path):
         self._folder = own_folder(folder / self.FOLDER)
         self._partial = self._folder / "png.partial"
-        self._partial.unlink(missing_ok=True)  # of a writer that was killed
+        self._partial.unlink(missing_ok=True)  # left by a writer that was killed
         self._unsynced: list[Path] = []
 
     def _save(
@@ -125,7 +125,7 @@ class _PngFiles(MaskFormat):
 
 
 class Png(_PngFiles):
-    """One indexed PNG a frame with the palette of DAVIS: `png/000012.png`.
+    """One indexed PNG per frame with the palette of DAVIS: `png/000012.png`.
 
     Pixels hold the object's number, 0 is background; where masks overlap the higher logit wins.
 
@@ -172,10 +172,10 @@ class ObjectPng(_PngFiles):
 
 
 def free_number(obj_id: ObjectId, taken: Iterable[int | None]) -> int:
-    """The number of a new object's pixels in indexed PNGs.
+    """A new object's pixel value in indexed PNGs.
 
     Args:
-        obj_id: An integer from 1 to 255 is its own number if free; others get the lowest one.
+        obj_id: An integer from 1 to 255 is its own number if free; others get the lowest free one.
         taken: The numbers of earlier objects.
 
     Raises:
@@ -202,5 +202,5 @@ def davis_palette() -> npt.NDArray[np.uint8]:
         for channel in range(3):
             palette[:, channel] |= ((numbers >> channel & 1) << (7 - bit)).astype(np.uint8)
         numbers >>= 3
-    palette.flags.writeable = False  # one for all who ask
+    palette.flags.writeable = False  # computed once
     return palette

@@ -1,4 +1,4 @@
-"""Time stamps of frames, as the index has them, for the overlay."""
+"""Frames' time stamps from the index, for the overlay."""
 
 import re
 from fractions import Fraction
@@ -11,7 +11,7 @@ from longsam.masks.index import read_chunks, read_header
 from longsam.masks.lines import INDEX
 
 TICKS = 90_000
-"""A second, as in MPEG: exact for 24, 25, 30, 60 and 29.97 frames a second."""
+"""Ticks per second, as in MPEG: exact for 24, 25, 30, 60 and 29.97 frames a second."""
 
 Ticks = npt.NDArray[np.int64]
 
@@ -22,12 +22,12 @@ def ticks_of_index(folder: Path, rate: Fraction) -> Ticks | None:
     """When each frame of an overlay is shown, in the order in which they were written.
 
     Args:
-        folder: Of the masks.
-        rate: Frames a second, for frames without time stamps.
+        folder: The masks' folder.
+        rate: Frames per second, for frames without time stamps.
 
     Returns:
-        Ticks from the first frame on; None where a frame has no time, where they go back (a pass in
-        reverse, or frames that were written again), and where they are those of the rate.
+        Ticks from the first frame on; None if a frame has no time, if times go back (a pass in
+        reverse, or frames written again), or if they match the rate.
     """
     path = folder / INDEX
     header, start = read_header(path)
@@ -43,10 +43,10 @@ def ticks_of_index(folder: Path, rate: Fraction) -> Ticks | None:
 
 
 def ticks(seconds: npt.NDArray[np.float64], rate: Fraction) -> Ticks | None:
-    """As `ticks_of_index`, of times that are known."""
+    """As `ticks_of_index`, from known times."""
     if not len(seconds) or not np.isfinite(seconds).all():
         return None
-    if np.ptp(seconds) > 1e9:  # no video is that long, but the file may not be trusted
+    if np.ptp(seconds) > 1e9:  # no video is that long, but the file is not trusted
         return None
     shown: Ticks = np.rint((seconds - seconds[0]) * TICKS).astype(np.int64)
     if (np.diff(shown) <= 0).any():

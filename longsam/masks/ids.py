@@ -25,7 +25,7 @@ def check_obj_id(obj_id: Any) -> ObjectId:
     Raises:
         ValueError: It is neither an integer nor a string, or too long.
     """
-    if type(obj_id) is int and -(2**63) < obj_id < 2**63:  # most are; there may be millions
+    if type(obj_id) is int and -(2**63) < obj_id < 2**63:  # most are, and there may be millions
         return obj_id
     if isinstance(obj_id, np.generic):
         obj_id = obj_id.item()
@@ -50,7 +50,7 @@ def check_obj_ids(obj_ids: list[Any]) -> list[ObjectId]:
     """The ids of one frame.
 
     Raises:
-        ValueError: One is neither an integer nor a string, or is there twice.
+        ValueError: One is neither an integer nor a string, or occurs twice.
     """
     plain = [check_obj_id(obj_id) for obj_id in obj_ids]
     if len(set(plain)) < len(plain):
@@ -61,10 +61,11 @@ def check_obj_ids(obj_ids: list[Any]) -> list[ObjectId]:
 def folder_name(obj_id: ObjectId) -> str:
     """The name of an object's folder: safe on every file system, and unique.
 
-    A number is itself. Of a string, lower-case letters, digits, "_" and "-" stay, and each other
-    byte of its UTF-8 is %xx in lower case, so that names differ by more than case. The empty string
-    is "%". A string that looks like a number, or is reserved on Windows, has its first character
-    encoded. A name of more than 100 characters is cut, with "~" and a hash of the id after it.
+    A number stays as it is. In a string, lower-case letters, digits, "_" and "-" stay, and each
+    other byte of its UTF-8 becomes %xx in lower case, so that names differ by more than case. The
+    empty string is "%". A string that looks like a number, or is reserved on Windows, has its first
+    character encoded. A name of more than 100 characters is cut, with "~" and a hash of the id
+    after it.
     """
     if isinstance(obj_id, int):
         return str(obj_id)
@@ -102,7 +103,7 @@ def id_of_folder(name: str) -> ObjectId:
             obj_id = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
     if obj_id is None or folder_name(obj_id) != name:
         raise ValueError(
-            f"{name!r} is no object's folder, or that of an id too long for a name, which stands "
+            f"{name!r} is no object's folder, or of an id too long for a name, which is listed "
             'under "new" in frames.jsonl.'
         )
     return obj_id

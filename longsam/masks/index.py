@@ -32,7 +32,7 @@ class Extent:
         num_records: How many frames' lines.
         end: Where the last of them ends, in bytes.
         last_frame_idx: The frame of the last one.
-        last_line: The last one, in bytes.
+        last_line: The last line, in bytes.
         objects: The table of the objects in them.
     """
 
@@ -44,7 +44,7 @@ class Extent:
 
 
 class Chunk(NamedTuple):
-    """Whole lines of an index: the frame of each, where each ends, and their bytes."""
+    """Complete lines of an index: the frame of each, where each ends, and their bytes."""
 
     frames: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
@@ -53,10 +53,10 @@ class Chunk(NamedTuple):
 
 
 def read_header(path: Path) -> tuple[Header | None, int]:
-    """The header and where the first frame's line begins; None while there is no whole line.
+    """The header and where the first frame's line begins; None while no line is complete.
 
     Raises:
-        ValueError: It is no index, or of another version.
+        ValueError: It is not an index, or of another version.
     """
     try:
         file = open_regular(path)
@@ -73,7 +73,7 @@ def read_header(path: Path) -> tuple[Header | None, int]:
 
 
 def read_chunks(path: Path, start: int, stop: int | None = None) -> Iterator[Chunk]:
-    """Read the frames' lines; what comes after the last newline was cut off.
+    """Read the frames' lines; what comes after the last newline is an incomplete line.
 
     Args:
         path: The index.
@@ -141,7 +141,7 @@ def scan(path: Path, until: int | None = None, stop: int | None = None) -> Scan:
         return Scan(None, 0, Extent(), None)
     whole = Extent(end=start)
     cut = whole if until == -1 else None
-    table: list[tuple[int, NewObject]] = []  # and in which record each came
+    table: list[tuple[int, NewObject]] = []  # and the record in which each first came
     num_records = 0
     for chunk in read_chunks(path, start, stop):
         for match in _NEW.finditer(chunk.data):
@@ -168,7 +168,7 @@ def _extent(chunk: Chunk, at: int, num_before: int, table: list[tuple[int, NewOb
 
 @contextmanager
 def naming(path: Path, start: int) -> Iterator[None]:
-    """Let errors about a line name the file and the line.
+    """Make errors about a line name the file and the line.
 
     Args:
         path: The file.
@@ -181,7 +181,7 @@ def naming(path: Path, start: int) -> Iterator[None]:
 
 
 def _damaged(path: Path, start: int, why: str) -> ValueError:
-    """The error; lines are counted only now."""
+    """The error; lines are counted only when it is needed."""
     with open_regular(path) as file:
         return ValueError(f"{path}, line {_num_lines(file, start) + 1}: {why}.")
 

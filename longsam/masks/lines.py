@@ -4,13 +4,13 @@ The first line is the header: {"longsam_masks": 3, "formats": ["rle"], "size": [
 "video": "bees.mp4", "frame_rate": [30, 1]}. Each other line is a frame: {"frame": 0, "ids": [1],
 "areas": [1234], "boxes": [[10, 20, 60, 50]], "rle": [0, 567]}. A box is [x0, y0, x1, y1], the
 pixel after the last one for x1 and y1; an empty mask has null. "rle" says which bytes of
-`masks.jsonl` are the frame's: the first one, and how many. If the writer was told, a frame also has
-"scores": [12.3] and "ious": [0.91], the object score and the predicted IoU of each id (null where
-there is none), and "time": 1.5, the frame's time stamp in seconds.
+`masks.jsonl` are the frame's: the first one, and how many. If the writer was given them, a frame
+also has "scores": [12.3] and "ious": [0.91], the object score and the predicted IoU of each id
+(null where there is none), and "time": 1.5, the frame's time stamp in seconds.
 
-A frame with new objects names them before its ids, so that all lines with "new" are the table of
-objects: {"frame": 0, "new": [{"id": "bee", "name": "bee", "number": 1}], ...}; "name" is the
-object's folder in `object_png`, "number" its pixels' in `png`.
+A frame with new objects lists them before its ids, so that all lines with "new" make up the table
+of objects: {"frame": 0, "new": [{"id": "bee", "name": "bee", "number": 1}], ...}; "name" is the
+object's folder in `object_png`, "number" its pixel value in `png`.
 """
 
 import json
@@ -55,9 +55,9 @@ class Header:
     Args:
         formats: Of `FORMATS`.
         size: (height, width) of every mask.
-        video: The path of the video, if the writer was told. Do not trust it: anybody may have
+        video: The path of the video, if the writer was given it. Do not trust it: anybody may have
             written it.
-        frame_rate: Of the overlay.
+        frame_rate: The overlay's frame rate.
     """
 
     formats: tuple[str, ...]
@@ -78,7 +78,7 @@ class Header:
 
 
 class NewObject(NamedTuple):
-    """An object's line in the table: its id, and the number of its pixels in `png`."""
+    """An object's line in the table: its id, and its pixel value in `png`."""
 
     obj_id: ObjectId
     number: int | None
@@ -93,11 +93,11 @@ class FrameLine:
         obj_ids: Its objects.
         areas: Pixels of each one's mask.
         boxes: Around each one's mask; None for an empty mask.
-        scores: The object score of each, above 0 where the model sees it; None if not known.
-        ious: The IoU with the truth that the model predicts for each mask, or None.
+        scores: The object score of each, above 0 where the model sees it; None if unknown.
+        ious: The predicted IoU with the truth for each mask, or None.
         time: The frame's time stamp in seconds, or None.
         rle: The first byte of its line in `masks.jsonl`, and how many; None without "rle".
-        new: Objects that no earlier line has.
+        new: Objects that are in no earlier line.
     """
 
     frame_idx: int
@@ -137,10 +137,10 @@ class FrameLine:
 
 
 def parse_header(line: bytes) -> Header:
-    """What the first line says.
+    """Parse the first line.
 
     Raises:
-        ValueError: It is damaged, or of another version; to be named by the caller.
+        ValueError: It is damaged, or of another version; the caller names the line.
     """
     content = parse_json(line)
     if content.get("longsam_masks") != VERSION:
@@ -150,7 +150,7 @@ def parse_header(line: bytes) -> Header:
         raise ValueError('"formats" must be a list of names')
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or len(set(formats)) < len(formats):
-        raise ValueError(f'"formats" is {formats}; each may be there once, of {FORMATS}')
+        raise ValueError(f'"formats" is {formats}; each may occur once, of {FORMATS}')
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_count, size))):
         raise ValueError('"size" must be a height and a width')
     check_size(size[0], size[1])
@@ -168,10 +168,10 @@ def parse_header(line: bytes) -> Header:
 
 
 def parse_frame(line: bytes, header: Header) -> FrameLine:
-    """What a frame's line says.
+    """Parse a frame's line.
 
     Raises:
-        ValueError: It is damaged; to be named by the caller.
+        ValueError: It is damaged; the caller names the line.
     """
     content = parse_json(line)
     frame_idx, ids, areas = (content.get(key) for key in ("frame", "ids", "areas"))
@@ -240,7 +240,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number that a score or a time may be."""
+    """Whether a value is a valid number for a score or a time."""
     is_number = type(value) in (int, float)
     return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # NaN is not
 
@@ -273,7 +273,7 @@ def _boxes(boxes: Any, areas: list[int], size: tuple[int, int]) -> list[Box | No
 
 
 def _numbers(content: dict[str, Any], name: str, count: int) -> list[float | None]:
-    """One for each id; all None where the line has none."""
+    """One number for each id; all None if the line has none."""
     numbers = content.get(name)
     if numbers is None:
         return [None] * count

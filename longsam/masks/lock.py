@@ -22,7 +22,7 @@ _HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
 if sys.platform == "win32":
     import msvcrt
 
-    _FAR = 1 << 30  # on Windows locked bytes cannot be read, so lock none of the file's own
+    _FAR = 1 << 30  # on Windows locked bytes cannot be read, so lock one past the end
 
     def _lock(number: int) -> None:
         os.lseek(number, _FAR, os.SEEK_SET)
@@ -39,7 +39,7 @@ else:
 class FolderLock:
     """Held from the start to `release`, or to the end of the process, however it ends.
 
-    While it is held, `writer.lock` in the folder says who holds it.
+    While it is held, `writer.lock` in the folder names its holder.
 
     Raises:
         RuntimeError: Another writer holds it.
@@ -71,7 +71,7 @@ class FolderLock:
             "host": socket.gethostname(),
             "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        with suppress(OSError):  # a full disk: the lock holds without its holder's name
+        with suppress(OSError):  # a full disk: the lock works without its holder's name
             os.ftruncate(self._number, 0)
             os.write(self._number, json.dumps(holder).encode())
 
@@ -99,7 +99,7 @@ class FolderLock:
             return
         with suppress(OSError):  # the folder may no longer be writable; then the file stays
             os.ftruncate(number, 0)
-            if sys.platform != "win32":  # which removes no open file
+            if sys.platform != "win32":  # which cannot remove an open file
                 self._path.unlink(missing_ok=True)
         os.close(number)
         if sys.platform == "win32":
@@ -107,14 +107,14 @@ class FolderLock:
                 self._path.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """In a forked child: the parent holds the lock, and the child must not hold it longer."""
+        """In a forked child: the parent holds the lock, and the child must not keep it."""
         number, self._number = self._number, None
         if number is not None:
             os.close(number)
 
 
 def _holder(number: int) -> str:
-    """Who holds a lock, as its file says; the file may contain anything."""
+    """The holder of a lock according to its file, which may contain anything."""
     try:
         os.lseek(number, 0, os.SEEK_SET)
         said = json.loads(os.read(number, 1000))

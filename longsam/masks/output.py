@@ -1,4 +1,4 @@
-"""All files of one writer: a frame is in each of them or in none."""
+"""All files of one writer: a frame is in all of them or in none."""
 
 from array import array
 from contextlib import suppress
@@ -23,13 +23,13 @@ class Output:
         folder: Where they are.
         header: Formats and sizes; written if no frame is kept.
         found: What the index holds now.
-        kept: What of it is kept.
-        video: Gives the frames of an overlay; None if they come with the records. It is closed with
-            the files.
+        kept: The part of it that is kept.
+        video: The frames of an overlay; None if they come with the records. It is closed with the
+            files.
 
     Attributes:
-        num_records: How many frames are whole.
-        last_frame_idx: The frame written last.
+        num_records: How many frames are complete.
+        last_frame_idx: The last frame written.
 
     Raises:
         OSError: A file cannot be opened.
@@ -59,7 +59,7 @@ class Output:
             rle_size = start + length
         dropped = frames_between(path, kept.end, found.whole.end)
         try:
-            # Before the index, so that every frame in the index is whole in every format.
+            # Before the index, so that every frame in the index is complete in every format.
             self._index = AppendFile(path, kept.end if kept.num_records else 0)
             remove_pngs(folder, found, kept, dropped)
             for name in header.formats:
@@ -106,7 +106,7 @@ class Output:
         """Close all files.
 
         Args:
-            complete: No more frames come; False leaves the files as a kill would.
+            complete: No more frames follow; False leaves the files as a kill would.
 
         Raises:
             Exception: The first error; the other files are closed nevertheless.
@@ -176,7 +176,7 @@ def remove_pngs(folder: Path, found: Scan, kept: Extent, dropped: "array[int]") 
     if not dropped or not {"png", "object_png"} & set(formats):
         return
     gone = np.unique(np.frombuffer(dropped, np.int64))
-    if kept.num_records:  # a frame that was written twice and is kept once needs its image
+    if kept.num_records:  # a frame written twice and kept once still needs its image
         for chunk in read_chunks(folder / INDEX, found.start, kept.end):
             gone = gone[~np.isin(gone, chunk.frames)]
     for frame_idx in gone.tolist():

@@ -16,8 +16,8 @@ DEFAULT_FRAME_RATE = Fraction(30)
 class Overlay(MaskFormat):
     """`overlay.mp4`: one frame for each record, in the order in which they were written.
 
-    Frames are shown at the time stamps that the index has; while it is written, and where there are
-    none, at an even rate.
+    Frames are shown at the index's time stamps; while the file is being written, and without time
+    stamps, at an even rate.
 
     Args:
         folder: Where the file goes.

@@ -1,7 +1,7 @@
-"""H.264 that survives being killed: MPEG-TS while it is written, MP4 once it is whole.
+"""H.264 that survives a kill: MPEG-TS while it is written, MP4 once it is complete.
 
-MPEG-TS has no table of contents, so a file that was cut off anywhere plays up to there, and another
-encoder may append to it. A second file says how long it is after each frame.
+MPEG-TS has no table of contents, so a file cut off anywhere plays up to there, and another encoder
+may append to it. A second file holds its length after each frame.
 """
 
 import os
@@ -20,7 +20,7 @@ from longsam.masks.record import ImageArray
 
 STREAM = "overlay.ts"
 ENDS = "overlay.ends"
-"""Eight bytes a frame, little-endian: how many bytes the stream has after it."""
+"""Eight bytes per frame, little-endian: the length of the stream after it, in bytes."""
 
 FINISHED = "overlay.mp4"
 _PARTIAL = "overlay.partial"
@@ -29,20 +29,20 @@ KEYFRAME_EVERY = 60
 _ANY_TITLES: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
-"""As for videos. Importing longsam.frames for it would import torch, 2 s for a reader of masks."""
+"""As for videos. Importing it from longsam.frames would import torch, 2 s for a reader of masks."""
 
 
 class OverlayFile:
     """A video that grows frame by frame; frame n is shown at n / rate seconds, or as `finish` says.
 
     Args:
-        folder: Where it goes. While it is written it is `overlay.ts`; `finish` makes
-            `overlay.mp4` of it.
+        folder: Where it goes. While written it is `overlay.ts`; `finish` turns it into
+            `overlay.mp4`.
         num_frames: How many frames of the file are kept.
         rate: Frames a second.
 
     Raises:
-        RuntimeError: There are fewer frames, or the video is damaged.
+        RuntimeError: The file has fewer frames, or is damaged.
     """
 
     def __init__(self, folder: Path, num_frames: int, rate: Fraction):
@@ -58,7 +58,7 @@ class OverlayFile:
             ends.close()
             raise
         self._ends = ends
-        (folder / FINISHED).unlink(missing_ok=True)  # the stream is what counts from now on
+        (folder / FINISHED).unlink(missing_ok=True)  # from now on the stream counts
         self._output: Any = None
         self._stream: Any = None
 
@@ -66,8 +66,8 @@ class OverlayFile:
         """Add a frame; it is in the file once this returns.
 
         Args:
-            image: uint8 RGB, height x width x 3, all of one size. H.264 has even sides: of an odd
-                side, the last pixel is cut off, or put there twice if it is the only one.
+            image: uint8 RGB, height x width x 3, all of one size. H.264 needs even sides: an odd
+                side loses its last pixel, or a side of one pixel is doubled.
         """
         image = np.pad(image, [(0, n == 1) for n in image.shape[:2]] + [(0, 0)], "edge")
         if self._output is None:
@@ -85,7 +85,7 @@ class OverlayFile:
 
     def close(self) -> None:
         """Close the stream without finishing it."""
-        self._sink.is_open = False  # what the muxer still writes is no frame
+        self._sink.is_open = False  # what the muxer still writes is not a frame
         with suppress(av.FFmpegError):
             if self._output is not None:
                 self._output.close()
@@ -144,7 +144,7 @@ class OverlayFile:
 
 
 def num_frames(folder: Path) -> int:
-    """How many frames of an overlay that is being written are whole."""
+    """How many frames of an overlay being written are complete."""
     ends = folder / ENDS
     return ends.stat().st_size // 8 if ends.exists() else 0
 
@@ -175,7 +175,7 @@ def copy_packets(
     Raises:
         RuntimeError: The source has fewer frames, or is damaged.
     """
-    # A fragment a keyframe: a single table of all frames would grow in memory.
+    # One fragment per keyframe: a single table of all frames would grow in memory.
     movflags = "frag_keyframe+empty_moov+default_base_moof"
     kind, options = (
         ("mp4", {"movflags": movflags}) if ends is None else ("mpegts", {"flush_packets": "1"})
@@ -225,7 +225,7 @@ def copy_packets(
 
 
 def _duration(shown: Ticks, number: int) -> int:
-    """How long a frame is shown; the last one as long as the one before."""
+    """For how long a frame is shown; the last one as long as the one before."""
     at = min(number, len(shown) - 2)
     return int(shown[at + 1] - shown[at]) if at >= 0 else 1
 
@@ -234,7 +234,7 @@ def _duration(shown: Ticks, number: int) -> int:
 def _packets(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """The video stream of a file that longsam wrote, and its packets."""
     kind = "mpegts" if path.name == STREAM else "mp4"
-    with open_regular(path) as file:  # not by its name, which FFmpeg would take for a URL
+    with open_regular(path) as file:  # not by name, which FFmpeg could take for a URL
         with _naming(path):
             container: Any = av.open(file, "r", format=kind, **_ANY_TITLES)
         with container:
@@ -259,7 +259,7 @@ def _demux(container: Any, stream: Any, path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let errors of FFmpeg, and of the file that it seeks in, name the file."""
+    """Make errors of FFmpeg, and of the file that it seeks in, name the file."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -268,7 +268,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _naming_invalid_data(path: Path) -> Iterator[None]:
-    """As `_naming`, but a full disk stays an OSError, since it is the target's."""
+    """As `_naming`, but a full disk stays an OSError, as it concerns the target."""
     try:
         yield
     except av.error.InvalidDataError as error:
@@ -285,7 +285,7 @@ class _Sink(AppendFile):
 
 
 def _last_end(path: Path, num_frames: int) -> int:
-    """How many bytes the stream has after so many frames."""
+    """How many bytes the stream has after this many frames."""
     if not num_frames:
         return 0
     with open_regular(path) as file:

@@ -14,15 +14,15 @@ _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 def read(path: Path, size: tuple[int, int], mode: str) -> npt.NDArray[np.uint8 | np.bool_]:
-    """The pixels of a PNG, whose size is checked before they are decoded.
+    """The pixels of a PNG; its size is checked before they are decoded.
 
     Args:
         path: The file.
         size: (height, width) that it must have.
-        mode: Pillow's name of the pixels that it must have: "1" is black and white, "P" indexed.
+        mode: The Pillow mode that it must have: "1" is black and white, "P" indexed.
 
     Raises:
-        ValueError: It is no such image; the message names it.
+        ValueError: It is not such an image; the message names the file.
     """
     with open_regular(path) as file:
         start = file.read(len(_START) + 8)

@@ -36,25 +36,26 @@ class FrameMasks(NamedTuple):
 
 
 class MaskFolder:
-    """What a `MaskWriter` has written: 16 bytes a frame in memory, all else read when asked for.
+    """What a `MaskWriter` wrote: 16 bytes per frame in memory, everything else read on demand.
 
     The folder may come from anybody: all sizes are checked before anything is decoded, and nothing
-    outside it is opened. (`video` is what the writer said; open it only if you trust them.)
+    outside it is opened. (`video` was given by the writer; open it only if you trust the folder.)
 
     Args:
-        folder: The writer's folder. It may still be written to; what came later is not seen.
-        format: "rle", "object_png" or "png"; None takes the first of these that is there. "png"
-            gives masks without overlap.
-        max_frame_bytes: How much memory the masks of one frame may take, a byte a pixel and object.
+        folder: The writer's folder. It may still be written to; later frames are not seen.
+        format: "rle", "object_png" or "png"; None takes the first of these that exists. "png" gives
+            masks without overlap.
+        max_frame_bytes: How much memory the masks of one frame may take, at one byte per pixel and
+            object.
 
     Attributes:
         formats: What was written.
         size: (height, width) of the masks.
-        video: The path of the video, if the writer was told.
+        video: The path of the video, if the writer was given it.
 
     Raises:
         FileNotFoundError: The folder holds no masks.
-        ValueError: It holds none in this format, or its index is damaged.
+        ValueError: It holds no masks in this format, or its index is damaged.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class MaskFolder:
                 f"read from it, but {' or '.join(map(repr, there)) or 'none'} can."
             )
         if not there:
-            raise ValueError(f"{self.folder} holds an overlay only, which gives no masks.")
+            raise ValueError(
+                f"{self.folder} holds only an overlay, from which masks cannot be read."
+            )
         self.format = format or there[0]
         self.formats = header.formats
         self.size = header.size
@@ -94,7 +97,7 @@ class MaskFolder:
 
     @cached_property
     def frames(self) -> list[int]:
-        """The indices of all frames that are whole, ascending."""
+        """The indices of all complete frames, ascending."""
         frames: list[int] = self._frames.tolist()
         return frames
 
@@ -107,10 +110,10 @@ class MaskFolder:
         return list(dict.fromkeys(obj_id for line in self.lines() for obj_id in line.obj_ids))
 
     def lines(self, frames: Iterable[int] | None = None) -> Iterator[FrameLine]:
-        """What the index says of each frame, without the masks; fast over many frames.
+        """The index's line for each frame, without the masks; fast over many frames.
 
         Args:
-            frames: Indices of frames; None goes through all.
+            frames: Indices of frames; None is all.
 
         Raises:
             KeyError: One of them was never written.
@@ -129,7 +132,7 @@ class MaskFolder:
                 yield self._parsed(content, start, frame_idx)
 
     def areas(self, frame_idx: int) -> list[int]:
-        """Pixels of each object's mask on a frame."""
+        """Number of pixels of each object's mask on a frame."""
         return self._line(frame_idx).areas
 
     def boxes(self, frame_idx: int) -> list[Box | None]:
@@ -137,8 +140,8 @@ class MaskFolder:
         return self._line(frame_idx).boxes
 
     def scores(self, frame_idx: int) -> list[float | None]:
-        """The object score of each object, above 0 where the model saw it; None where the writer
-        was given none.
+        """The object score of each object, above 0 where the model saw it; None if the writer was
+        not given it.
         """
         return self._line(frame_idx).scores
 
@@ -147,7 +150,7 @@ class MaskFolder:
         return self._line(frame_idx).ious
 
     def time(self, frame_idx: int) -> float | None:
-        """The frame's time stamp in seconds; None where the writer was given none."""
+        """The frame's time stamp in seconds; None if the writer was not given it."""
         return self._line(frame_idx).time
 
     def read(self, frame_idx: int) -> FrameMasks:
@@ -197,7 +200,7 @@ class MaskFolder:
         with naming(self._path, start):
             line = parse_frame(content, self._header)
             if line.frame_idx != frame_idx:
-                raise ValueError(f"it is frame {frame_idx} no more: the file has changed")
+                raise ValueError(f"it is no longer frame {frame_idx}: the file has changed")
             return line
 
     def _read_rle(self, line: FrameLine, masks: MaskArray) -> None:
@@ -237,18 +240,18 @@ def _frames(
         all_starts[at], all_starts[at + 1 : to] = chunk.start, chunk.ends[:-1]
         at = to
     if at < whole.num_records:
-        raise ValueError(f"{path} was cut while it was read; open it again.")
+        raise ValueError(f"{path} was cut while it was being read; open it again.")
     if not (np.diff(all_frames) > 0).all():
         order = np.argsort(all_frames, kind="stable")
         ordered = all_frames[order]
-        # Of a frame that was written twice, the last one counts.
+        # If a frame was written twice, the later one counts.
         is_last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
         all_frames, all_starts = ordered[is_last], all_starts[order][is_last]
     return all_frames, all_starts
 
 
 def read_masks(folder: str | os.PathLike[str], format: str | None = None) -> Iterator[FrameMasks]:
-    """Iterate over what a `MaskWriter` has written, by frame index.
+    """Iterate over what a `MaskWriter` wrote, by frame index.
 
     Args:
         folder: The writer's folder.

@@ -49,7 +49,7 @@ class Record:
         if not len(self.mask_logits):
             return np.full(self.mask_logits.shape[1:], -1)
         highest, winner = self.mask_logits.max(dim=0)
-        if highest.isnan().any():  # it would win against every number
+        if highest.isnan().any():  # NaN would win against every number
             highest, winner = self.mask_logits.nan_to_num(nan=-torch.inf).max(dim=0)
         winners: npt.NDArray[np.intp] = winner.masked_fill_(~(highest > 0), -1).numpy()
         return winners

@@ -1,4 +1,4 @@
-"""An overlay of masks that are on disk already."""
+"""An overlay of masks that are already on disk."""
 
 import os
 import shutil
@@ -25,23 +25,23 @@ def render_overlay(
     frame_rate: Fraction | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Draw the masks of a folder over their video, in the order of the frames.
+    """Draw the masks of a folder over their video, in frame order.
 
-    A `MaskWriter` draws while it writes, so its overlay has the order in which frames came. For
-    passes in reverse, and after frames were written again, draw it from disk. An earlier overlay
-    is replaced once the new one is whole.
+    A `MaskWriter` draws while it writes, so its overlay follows the order of writing. After passes
+    in reverse, or after frames were written again, draw it from disk instead. An earlier overlay is
+    replaced once the new one is complete.
 
     Args:
         folder: Where a `MaskWriter` has written "rle", "png" or "object_png".
         video: The video that was tracked.
-        frame_rate: Frames a second where frames have no time stamps; None is the video's.
+        frame_rate: Frames per second if frames have no time stamps; None is the video's.
         progress: Called after each frame with the number of frames drawn.
 
     Returns:
         The file, `overlay.mp4`.
 
     Raises:
-        ValueError: The folder holds no masks, or those of another video.
+        ValueError: The folder holds no masks, or masks of another video.
         RuntimeError: A writer holds the folder.
         OSError: It cannot be written.
     """

@@ -12,7 +12,7 @@ def check_formats(format: str | Iterable[str]) -> tuple[str, ...]:
     """The formats of a new writer.
 
     Raises:
-        ValueError: One is unknown or there twice, or there is none.
+        ValueError: One is unknown or given twice, or none is given.
     """
     names = (format,) if isinstance(format, str) else tuple(format)
     for name in names:
@@ -43,7 +43,7 @@ def last_frame_of(state: Any) -> int:
 def check_resume(
     folder: Path, found: Scan, formats: tuple[str, ...], resume: Any, until: int | None
 ) -> None:
-    """Refuse what would destroy existing masks.
+    """Refuse to start if that would destroy existing masks.
 
     Args:
         folder: Of the masks.
@@ -54,7 +54,7 @@ def check_resume(
 
     Raises:
         FileExistsError: There are masks, and `resume` is False.
-        ValueError: The formats are others, or the state does not go with the masks.
+        ValueError: The formats differ, or the state does not match the masks.
     """
     header, _, whole, cut = found
     if header is None or not whole.num_records:

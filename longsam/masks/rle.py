@@ -1,7 +1,7 @@
 """Masks from COCO's run lengths, which need not be trusted.
 
-`pycocotools.mask.decode` trusts them: runs that end too early leave foreign memory in the mask, and
-a size beyond 32 bits ends the process. Its format is simple enough to read here.
+`pycocotools.mask.decode` trusts them: runs that end too early leave other memory in the mask, and a
+size beyond 32 bits crashes the process. The format is simple enough to read here.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ def decode(segmentation: Any, size: tuple[int, int]) -> MaskArray:
 
     Args:
         segmentation: As in `masks.jsonl`.
-        size: What its size must be.
+        size: The size that it must have.
 
     Returns:
         bool, height x width.
@@ -47,12 +47,12 @@ def decode(segmentation: Any, size: tuple[int, int]) -> MaskArray:
 def runs(counts: bytes) -> npt.NDArray[np.int64]:
     """The lengths of the runs, background and object alternately.
 
-    A number is written in digits of 5 bits, the lowest first, each as a character from "0"; 32
-    is added to all but the last, whose bit 16 is the sign. From the fourth on, numbers are added to
-    the run two before.
+    A number is written in digits of 5 bits, lowest first, each as a character counted from "0"; 32
+    is added to all but the last digit, and bit 16 of the last is the sign. From the fourth on, a
+    number is the difference from the run two before.
 
     Raises:
-        ValueError: It is no list of numbers.
+        ValueError: It is not a list of numbers.
     """
     codes = np.frombuffer(counts, np.uint8).astype(np.int32) - ord("0")
     if not len(codes):

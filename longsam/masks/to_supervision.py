@@ -19,7 +19,7 @@ def as_supervision(
     *,
     numbers: dict[ObjectId, int] | None = None,
 ) -> "Detections":
-    """What a pass yields for a frame as `supervision.Detections`, with tracker ids.
+    """What a pass yields for a frame, as `supervision.Detections` with tracker ids.
 
         for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(state):
             detections = as_supervision(obj_ids, mask_logits)
@@ -28,13 +28,13 @@ def as_supervision(
 
     Args:
         obj_ids: Integers or strings, one for each mask.
-        mask_logits: num_objects x 1 x height x width (or without the 1): logits, of which those
-            above 0 are the object, or bool.
+        mask_logits: num_objects x 1 x height x width (or without the 1): logits, where values above
+            0 are the object, or bool.
         numbers: The integer for each id, since supervision's ids are integers. Give the same dict
             for every frame; new ids are added to it. None: ids must be integers.
 
     Raises:
-        ValueError: An id is text and there are no `numbers`; or shapes do not agree.
+        ValueError: An id is text and there are no `numbers`, or shapes do not match.
         ImportError: supervision is not installed.
     """
     try:

@@ -9,7 +9,7 @@ from longsam.masks.lock import FolderLock
 from longsam.masks.output import Output
 
 FRAMES_IN_FLIGHT = 4
-"""How many frames wait for the worker at most: at 1080p and three objects, 25 MB each."""
+"""At most this many frames wait for the worker: at 1080p and three objects, 25 MB each."""
 
 
 class Job:
@@ -21,9 +21,9 @@ class Job:
 
 
 class Worker:
-    """Does jobs in order in a thread, and ends with the first error.
+    """Does jobs in order in a thread, and stops at the first error.
 
-    It does not refer to its writer. So a writer that is never closed can be garbage-collected,
+    It holds no reference to its writer, so a writer that is never closed can be garbage-collected,
     which ends its worker.
 
     Args:
@@ -89,7 +89,7 @@ class Worker:
 
     def _work(self, output: Output) -> None:
         while (job := self._next()) is not None:
-            # A frame after a missing one would take its place, so none is written.
+            # A frame after a missing one would take its place, so no more are written.
             if not self._has_failed:
                 try:
                     job.do(output)

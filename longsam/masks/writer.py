@@ -33,37 +33,37 @@ class MaskWriter:
             for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(state):
                 writer.write(frame_idx, obj_ids, mask_logits)
 
-    `write` hands a frame to a worker thread and returns. If the process is killed, the frames
+    `write` passes a frame to a worker thread and returns. If the process is killed, the frames
     written so far can be read, and `resume=True` continues after them. `read_masks` reads the masks
     back. One writer at a time holds a folder, until it is closed or its process ends. A writer that
     is never closed is closed when it is garbage-collected, or when Python ends.
 
     Args:
-        folder: Created if it does not exist. It holds `frames.jsonl` (for each frame a
-            line with ids and areas) and a file or folder for each format.
-        format: One or more of: "rle" (COCO's run lengths, `masks.jsonl`), "png" (an indexed PNG a
-            frame, where objects overlap the higher logit wins), "object_png" (a black and white
+        folder: Created if it does not exist. It holds `frames.jsonl` (a line with ids and areas for
+            each frame) and a file or folder for each format.
+        format: One or more of: "rle" (COCO's run lengths, `masks.jsonl`), "png" (an indexed PNG per
+            frame; where objects overlap, the higher logit wins), "object_png" (a black and white
             PNG for each object and frame), "overlay" (H.264: `overlay.ts` while it is written,
-            which plays too, and `overlay.mp4` once the writer is closed).
+            which also plays, and `overlay.mp4` once the writer is closed).
         video: Only for "overlay": what was given to `init_state` (a file, folder or array, opened a
             second time and read in its own size), or the `LiveVideo`. None: give each frame with
             `write`.
-        resume: True continues in a folder that holds masks already, after the last frame. A state
-            that was loaded continues where its pass stopped: what was written after it was saved is
-            dropped, at the first `write`. Frames that are written again replace the earlier ones.
+        resume: True continues in a folder that already holds masks, after the last frame. A loaded
+            state continues where its pass stopped: what was written after it was saved is dropped
+            at the first `write`. Frames that are written again replace the earlier ones.
         frames: For a state that was opened with `init_state(frames=slice(...))`, its
             `state.source.frames`: the files then have the video's own indices. None: `write` is
             given these.
 
     Attributes:
-        last_frame_idx: The frame written last, None if there is none. After a crash, continue
-            after it.
+        last_frame_idx: The last frame written, None if there is none. After a crash, continue after
+            it.
 
     Raises:
-        FileExistsError: The folder holds masks already, and `resume` is False.
-        ValueError: A format is unknown, given twice, or not one with which the folder was written;
-            the folder's index is damaged; or the state of `resume` has tracked nothing, or a frame
-            of which there are no masks.
+        FileExistsError: The folder already holds masks, and `resume` is False.
+        ValueError: A format is unknown, given twice, or not one that the folder was written with;
+            the folder's index is damaged; or the state of `resume` has tracked nothing, or its last
+            frame has no masks.
         RuntimeError: Another writer holds the folder.
     """
 
@@ -109,7 +109,7 @@ class MaskWriter:
         self.close()
 
     def __len__(self) -> int:
-        """How many frames are whole; a frame that was written twice counts twice."""
+        """How many frames are complete; a frame written twice counts twice."""
         return self._kept.num_records if self._output is None else self._output.num_records
 
     @property
@@ -118,7 +118,7 @@ class MaskWriter:
         return kept.last_frame_idx
 
     def num_after(self, frame_idx: int) -> int:
-        """How many frames were written after a frame was: what `drop_after` would drop.
+        """How many frames were written after a frame, which `drop_after` would drop.
 
         Args:
             frame_idx: A frame; -1 means the beginning.
@@ -170,21 +170,21 @@ class MaskWriter:
         Args:
             frame_idx: The frame.
             obj_ids: Integers or strings, one for each mask; there may be none.
-            mask_logits: num_objects x 1 x height x width (or without the 1): logits, of which those
+            mask_logits: num_objects x 1 x height x width (or without the 1): logits, where values
                 above 0 are the object (NaN is not), or bool. Do not change the tensor afterwards.
             image: For "overlay" without `video`: the frame, uint8 RGB, height x width x 3.
             scores: What `predictor.scores(state, frame_idx)` gives: (object score, predicted IoU)
                 by object id. They are written with 5 significant digits; objects that are not in
                 it, and numbers that are not finite, have none.
             time: The frame's time stamp in seconds, `state.source.time(frame_idx)`; written to the
-                microsecond. None: what the `video` of an overlay says.
+                microsecond. None: from the `video` of an overlay.
 
         Raises:
-            ValueError: Shapes do not agree, the masks have another size than those before, an id
-                is of another type, or a score or the time is no number. Nothing is written then,
-                and the writer can be used further.
-            Exception: What writing an earlier frame raised, for instance OSError when the disk is
-                full. The writer is closed then; make another one with `resume=True`.
+            ValueError: Shapes do not match, the masks differ in size from earlier ones, an id is of
+                another type, or a score or the time is not a number. Nothing is written then, and
+                the writer can still be used.
+            Exception: The error from writing an earlier frame, for instance OSError when the disk
+                is full. The writer is then closed; make another one with `resume=True`.
         """
         if self._is_closed:
             raise ValueError(
@@ -241,7 +241,7 @@ class MaskWriter:
         """Write what is queued, and finish the files.
 
         Raises:
-            Exception: What writing raised and no call has raised yet.
+            Exception: An error from writing that no call has raised yet.
         """
         if self._is_closed:
             return
@@ -257,12 +257,12 @@ class MaskWriter:
         self._worker.close()
 
     def _finish_overlay(self) -> None:
-        """Finish the overlay of a writer that was killed when it had nothing more to write."""
+        """Finish the overlay of a writer that was killed after its last frame."""
         header, _, whole, _ = self._found
         if header is None or "overlay" not in self._names:
             return
         if not (self.folder / STREAM).exists():
-            (self.folder / ENDS).unlink(missing_ok=True)  # of one that was killed between the two
+            (self.folder / ENDS).unlink(missing_ok=True)  # left by a writer killed between the two
             return
         if 0 < self._kept.num_records == whole.num_records:
             Output(self.folder, header, self._found, self._kept).close(complete=True)
@@ -309,7 +309,7 @@ class MaskWriter:
     def _raise_error(self) -> None:
         error = self._worker.take_error()
         if error is not None:
-            with suppress(Exception):  # what follows from the first error
+            with suppress(Exception):  # a consequence of the first error
                 self._end()
             raise error
 

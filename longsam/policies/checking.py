@@ -1,4 +1,4 @@
-"""What options of policies may be."""
+"""Checks of policies' options."""
 
 import math
 from numbers import Integral, Real
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check_number(policy: Any, name: str, least: float = -math.inf, most: float = math.inf) -> None:
-    """Refuse what is no finite number in a range, and make it Python's.
+    """Refuse all but finite numbers in a range, and convert the value to Python's float.
 
     Raises:
         ValueError: It is something else.
@@ -22,7 +22,7 @@ def check_number(policy: Any, name: str, least: float = -math.inf, most: float =
 
 
 def check_fraction(policy: Any, name: str) -> None:
-    """Refuse what is no number from 0 to 1.
+    """Refuse all but numbers from 0 to 1.
 
     Raises:
         ValueError: It is something else.
@@ -31,7 +31,7 @@ def check_fraction(policy: Any, name: str) -> None:
 
 
 def check_whole(policy: Any, name: str, least: int, most: int | None = None) -> None:
-    """Refuse what is no whole number in a range.
+    """Refuse all but whole numbers in a range.
 
     Raises:
         ValueError: It is something else.

@@ -1,4 +1,4 @@
-"""DAM4SAM: memories of moments in which a look-alike was told apart."""
+"""DAM4SAM: memories of frames where the object was told apart from a look-alike."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from longsam.policies.protocol import Candidates, History, Memo, Recall, Tracked
 from longsam.policies.upstream import Upstream
 
 NUM_SIZES = 10
-"""Of how many sizes the median is taken."""
+"""Number of sizes that the median is taken of."""
 
 MAX_AGE = 300
-"""From how many frames these sizes are."""
+"""Number of frames that these sizes come from."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,22 @@ class Dam4Sam(Upstream):
     method's description.
 
     Masks are chosen as SAM 2 does. There are two memories. One is of recent frames that show the
-    object: the last one, and before it every `stride`-th. The other is of anchors: frames that are
-    sure of the object while another candidate mask reaches out to something beside it. They are
-    encoded as prompts are and read as conditioning frames, `max_conditioning` of these at most.
+    object: the last one, and before it every `stride`-th. The other is of anchors: frames where the
+    model is sure of the object while another candidate mask also covers something beside it.
+    Anchors are encoded like prompts and read as conditioning frames, at most `max_conditioning` of
+    them.
 
-    In reverse all is mirrored, but for the first 15 frames, whose object pointers are placed in
-    time as SAM 2 does.
+    In reverse everything is mirrored except the first 15 frames, whose object pointers are placed
+    in time as in SAM 2.
 
     Args:
         anchor_iou: The predicted IoU that an anchor must exceed.
-        least_size: An anchor's size over the median of the last sizes, at least.
-        greatest_size: The same, at most.
-        anchor_box_iou: A frame is an anchor if the box around its mask and what another candidate
-            has beside it overlaps the box of the mask at most so much.
-        anchor_gap: How many frames lie between two anchors.
-        stride: How far recent memories lie apart.
+        least_size: The minimum ratio of an anchor's size to the median of recent sizes.
+        greatest_size: The maximum of that ratio.
+        anchor_box_iou: The box of the mask is compared with the box around the mask and what
+            another candidate adds; a frame is an anchor if their IoU is at most this.
+        anchor_gap: How many frames there are between two anchors.
+        stride: How many frames recent memories are apart.
         max_conditioning: How many prompts and anchors are read, at least 2.
 
     Raises:
@@ -150,7 +151,7 @@ class Dam4Sam(Upstream):
         return {f: there[f] for f in list(order)[: self.max_conditioning]}
 
     def _is_anchor(self, memo: Memo, frame: TrackedFrame, size: int) -> bool:
-        """Whether a frame is sure of the object while another candidate shows what is beside it."""
+        """Whether the model is sure of the object while another candidate covers more."""
         last = memo["last_anchor"]
         if frame.predicted_iou <= self.anchor_iou or size == 0:
             return False
@@ -168,7 +169,7 @@ _NUM_SPREAD = 7
 
 
 def _output(memo: Memo, history: History, frame_idx: int) -> Any:
-    """Of a tracked frame, or of an anchor or a prompt that is not read as one."""
+    """The output of a tracked frame, or of an anchor or prompt that is not read as one."""
     for outputs in (memo["anchors"], history, history.conditioning):
         if frame_idx in outputs:
             return outputs[frame_idx]
@@ -176,7 +177,7 @@ def _output(memo: Memo, history: History, frame_idx: int) -> Any:
 
 
 def _least_overlap(candidates: Candidates, chosen: int) -> float:
-    """How little the chosen mask's box overlaps the one with what another candidate adds."""
+    """The IoU of the chosen mask's box with the box that includes what another candidate adds."""
     inside = candidates.full_masks > 0
     own = boxes(candidates.full_masks[chosen : chosen + 1])[0]
     overlaps = [1.0]

@@ -1,4 +1,4 @@
-"""A policy at work: what upstream computes for one object on one frame, as the policy decides."""
+"""Applying a policy: upstream computes one object on one frame as the policy decides."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,11 +17,11 @@ from longsam.policies.protocol import (
 
 
 class Follower:
-    """Applies a policy to the objects of a session. What it knows lies in their outputs.
+    """Applies a policy to the objects of a session. What it knows is kept in their outputs.
 
     Args:
         policy: The policy.
-        reach: What is read of the past; see `_upstream.Reach`.
+        reach: How much of the past is read; see `_upstream.Reach`.
     """
 
     def __init__(self, policy: MemoryPolicy, reach: _upstream.Reach):
@@ -38,7 +38,7 @@ class Follower:
 
         Args:
             state: The session.
-            memories: The object's outputs, the very dict.
+            memories: The object's outputs: the state's own dict.
             inference: Upstream's computation of the frame.
         """
         obj_idx = _upstream.index_of_outputs(state, memories)
@@ -82,7 +82,7 @@ class Follower:
     def come_by(
         self, state: InferenceState, obj_ids: list[object], frame_idx: int, *, reverse: bool
     ) -> None:
-        """A pass has come by a frame: where it is a prompt, what was known is carried past it."""
+        """A pass reached a frame: if it is a prompt, carry what was known past it."""
         before = frame_idx + (1 if reverse else -1)
         for obj_idx, obj_id in _upstream.objects(state):
             conditioning = _upstream.conditioning_outputs(state, obj_idx)
@@ -109,13 +109,13 @@ class Follower:
             _upstream.put_records(output, [self._record(records[0]["memo"], frame, history)])
 
     def anchors(self, state: InferenceState, obj_idx: int, frame_idx: int) -> list[Output]:
-        """What the policy has encoded as prompts and knew of after a frame, the oldest first."""
+        """What the policy had encoded as prompts by a frame, oldest first."""
         found = _upstream.nearest_records(state, obj_idx, frame_idx + 1, reverse=False)
         anchors = {} if found is None else self.policy.anchors(found[1][0]["memo"])
         return [_upstream.without_mask(output) for output in anchors.values()]
 
     def check(self, outputs: Iterable[Output]) -> None:
-        """Refuse saved outputs whose records are not as this policy makes them.
+        """Refuse saved outputs with records that this policy would not make.
 
         Raises:
             TypeError: Something is of another type.
@@ -141,7 +141,7 @@ class Follower:
         known: int | None,
         records: list[_upstream.Record],
     ) -> tuple[Output, torch.Tensor]:
-        """Several hypotheses: each offers its candidates, of which the policy follows some."""
+        """Several hypotheses: each offers its candidates, and the policy follows some of them."""
         histories, offers, candidates = [], [], []
         for record in records:
             history = self._history(state, obj_idx, inference, known, record)
@@ -197,7 +197,7 @@ class Follower:
         )
 
     def _weights(self, recall: Recall, history: History) -> _upstream.Weights | None:
-        """Of what upstream reads: in some models no pointers of later conditioning frames."""
+        """What upstream reads of these: in some models no pointers of later conditioning frames."""
         of_memories, of_pointers = recall.memory_weights, recall.pointer_weights
         if of_memories is None or of_pointers is None:
             return None
@@ -233,7 +233,7 @@ class Follower:
         """What is remembered of an object before a frame.
 
         Frames within reach are read from the state, where a correction may have replaced them;
-        further back there is what the policy holds. A hypothesis among several has its own past.
+        further back only what the policy holds. Each of several hypotheses has its own past.
         """
         step = 1 if reverse else -1
         past: Mapping[int, Output] = record["held"]

@@ -1,7 +1,7 @@
-"""A Kalman filter of constant speed on boxes.
+"""A constant-velocity Kalman filter on boxes.
 
 State and noise are those of SORT with deep association (Wojke, Bewley, Paulus, "Simple Online and
-Realtime Tracking with a Deep Association Metric", arXiv 1703.07402), which SAMURAI takes over: the
+Realtime Tracking with a Deep Association Metric", arXiv 1703.07402), which SAMURAI adopts: the
 centre's x and y, the aspect ratio (width / height), the height, and the speed of each, in pixels
 and pixels a frame.
 """
@@ -17,17 +17,17 @@ from longsam.policies.boxes import Box
 Numbers = npt.NDArray[np.float64]
 
 POSITION = 1 / 20
-"""Standard deviation of a position, as a part of the height."""
+"""Standard deviation of a position, as a fraction of the height."""
 
 SPEED = 1 / 160
-"""Standard deviation of a speed, as a part of the height."""
+"""Standard deviation of a speed, as a fraction of the height."""
 
 _STEP = np.eye(8) + np.eye(8, k=4)
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Where a box is believed to be, and how sure that is.
+    """The estimate of a box, and its uncertainty.
 
     Args:
         mean: 8 numbers.
@@ -39,7 +39,7 @@ class Motion:
 
     @classmethod
     def at(cls, box: Box) -> "Motion":
-        """A box that was seen once, at rest."""
+        """The estimate after seeing a box once, at rest."""
         measured = _measured(box)
         height = measured[3]
         deviations = np.array(
@@ -51,7 +51,7 @@ class Motion:
         return cls(np.concatenate([measured, np.zeros(4)]), np.diag(deviations**2))
 
     def predicted(self) -> "Motion":
-        """One frame later."""
+        """The estimate one frame later."""
         height = self.mean[3]
         deviations = np.array(
             [
@@ -63,7 +63,7 @@ class Motion:
         return Motion(_STEP @ self.mean, covariance)
 
     def updated(self, box: Box) -> "Motion":
-        """After the box was seen."""
+        """The estimate after the box was seen."""
         height = self.mean[3]
         deviations = np.array([POSITION * height, POSITION * height, 1e-1, POSITION * height])
         spread = self.covariance[:4, :4] + np.diag(deviations**2)
@@ -73,23 +73,23 @@ class Motion:
 
     @property
     def box(self) -> Box:
-        """The box that is believed in."""
+        """The estimated box."""
         x, y, aspect, height = self.mean[:4].tolist()
         width = aspect * height
         return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
     def to_plain(self) -> dict[str, Any]:
-        """Of plain types."""
+        """The same in plain types."""
         return {"mean": self.mean.tolist(), "covariance": self.covariance.tolist()}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Motion":
-        """What `to_plain` has given."""
+        """The inverse of `to_plain`."""
         return cls(np.array(plain["mean"]), np.array(plain["covariance"]))
 
 
 def _measured(box: Box) -> Numbers:
-    """Centre, aspect ratio and height; a box of no height counts as of one pixel."""
+    """Centre, aspect ratio and height; a box of height 0 counts as one pixel high."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     return np.array([left + width / 2, top + height / 2, width / (height or 1.0), height or 1.0])

@@ -1,4 +1,4 @@
-"""Policies by name, and from what saves say of them."""
+"""Policies by name, and as saves describe them."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -20,7 +20,7 @@ def named(policy: MemoryPolicy | str | None) -> MemoryPolicy | None:
     """The policy that was asked for.
 
     Raises:
-        ValueError: There is none of this name, or it is something else.
+        ValueError: There is no policy of this name, or it is something else.
     """
     if policy is None:
         return None
@@ -34,23 +34,23 @@ def named(policy: MemoryPolicy | str | None) -> MemoryPolicy | None:
     if isinstance(policy, type) or not isinstance(policy, MemoryPolicy):
         raise ValueError(
             f"memory_policy is {policy!r}; it must be a name, None, or an instance of a class with "
-            "what longsam.policies.MemoryPolicy lists, such as a subclass of "
+            "the members of longsam.policies.MemoryPolicy, such as a subclass of "
             "longsam.policies.Upstream."
         )
     return policy
 
 
 def saved_with(saved: Any, given: MemoryPolicy | None) -> MemoryPolicy | None:
-    """The policy of a saved session, whose name and options may be somebody else's.
+    """The policy of a saved session; its name and options are not trusted.
 
     Args:
-        saved: What the save says of it; None is upstream's rule.
-        given: The policy that the caller names; None leaves it to the save.
+        saved: The save's description of it; None is upstream's rule.
+        given: The policy that the caller gives; None leaves it to the save.
 
     Raises:
-        ValueError: The save was made with another policy than the one given, or with one that does
-            not come with longsam, and none is given.
-        TypeError: It is not as it is saved.
+        ValueError: The save was made with a policy other than the one given, or none is given and
+            the save's does not come with longsam.
+        TypeError: It is not in the form in which policies are saved.
     """
     if saved is None:
         if given is not None:

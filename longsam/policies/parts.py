@@ -7,10 +7,10 @@ from longsam.policies.boxes import Box
 
 
 def largest_part(mask: npt.NDArray[np.bool_]) -> Box | None:
-    """The box around the largest part that hangs together, also over corners; None if empty.
+    """The box around the largest connected part (8-connectivity); None if empty.
 
-    Rows are cut into runs, and runs that touch in neighbouring rows are joined: work grows with the
-    outline, not with the area.
+    Rows are cut into runs, and runs that touch in neighbouring rows are joined, so the work grows
+    with the outline, not with the area.
 
     Args:
         mask: height x width.

@@ -1,9 +1,9 @@
-"""What a memory policy is, and what it is given.
+"""The interface of a memory policy, and what it is given.
 
 A policy decides, for one object at a time, which candidate mask is taken, which memories the next
-frame reads, and what is worth keeping of each frame. It is one object for all objects of a session
-and keeps nothing itself: what it knows of an object is its memo, a dict of plain values, which is
-attached to what the model made of a frame and is saved with it.
+frame reads, and what is worth keeping of each frame. One policy serves all objects of a session and
+keeps no state itself: what it knows of an object is its memo, a dict of plain values, which is
+attached to the model's output of a frame and saved with it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ class Candidates:
 
     Args:
         masks: float32 logits at the decoder's resolution, n x height x width (256 x 256 with the
-            released models); above 0 is the object. Where the object does not count as present,
-            all are far below 0. n is 3 while tracking and for one click, else 1.
-        predicted_ious: For each the IoU with the truth that the model expects, about 0 to 1.
+            released models); above 0 is the object. If the object does not count as present, all
+            are far below 0. n is 3 while tracking and for one click, else 1.
+        predicted_ious: For each, the model's estimate of its IoU with the truth, about 0 to 1.
         object_score: A logit, one for all: above 0 the model sees the object.
         image_size: Height and width of the model's input.
         frame_idx: The frame.
@@ -59,20 +59,20 @@ class Candidates:
 
     @property
     def best(self) -> int:
-        """The one of the greatest predicted IoU, which upstream takes."""
+        """The one with the highest predicted IoU, which upstream takes."""
         return max(range(len(self)), key=self.predicted_ious.__getitem__)
 
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """One object on a frame that the model has just made, or that a pass has come by.
+    """One object on a frame that was just tracked, or on a prompt that a pass has reached.
 
     Args:
         frame_idx: The frame.
         reverse: Whether the pass runs towards frame 0.
         is_prompt: Whether the user has prompted the object on it.
         first_prompt: The object's first conditioning frame.
-        candidates: What there was to choose from. Where a pass comes by a prompt, one mask.
+        candidates: What there was to choose from; on a prompt that a pass has reached, one mask.
         chosen: Which one was taken.
     """
 
@@ -87,7 +87,7 @@ class TrackedFrame:
 
     @property
     def predicted_iou(self) -> float:
-        """Of the mask that was taken."""
+        """The predicted IoU of the mask that was taken."""
         return self.candidates.predicted_ious[self.chosen]
 
     @property
@@ -101,17 +101,17 @@ class TrackedFrame:
         return self.candidates.masks[self.chosen]
 
     def earlier(self, frames: Iterable[int]) -> list[int]:
-        """Of some frames those before this one, in the direction of the pass."""
+        """Those of the given frames that are before this one, in the direction of the pass."""
         step = -1 if self.reverse else 1
         return [known for known in frames if (self.frame_idx - known) * step > 0]
 
     def as_prompt(self) -> Output:
-        """The frame's memory, encoded as that of a prompt is, for `Recall.conditioning`.
+        """The frame's memory, encoded like that of a prompt, for `Recall.conditioning`.
 
         It costs one run of the memory encoder and can be put into a memo as it is.
 
         Raises:
-            RuntimeError: The frame is a prompt, which is encoded so anyway.
+            RuntimeError: The frame is a prompt, which is encoded like this anyway.
         """
         if self.is_prompt:
             raise RuntimeError(f"Frame {self.frame_idx} is a prompt: it is encoded as one anyway.")
@@ -122,9 +122,9 @@ class TrackedFrame:
 class History:
     """What is remembered of one object when a frame is tracked.
 
-    `frame_idx in history` and `history[frame_idx]` tell of tracked frames: those up to
+    `frame_idx in history` and `history[frame_idx]` look up tracked frames: those up to
     `num_pointers` frames back, and further back those that the policy holds (`holds`). An output is
-    opaque: it is handed on in `Recall`.
+    opaque: pass it on in `Recall`.
 
     Attributes:
         frame_idx: The frame that is tracked.
@@ -169,20 +169,20 @@ class History:
         return self._tracked.get(frame_idx)
 
     def back(self, distance: int) -> int:
-        """The frame so many frames before this one, in the direction of the pass."""
+        """The frame this many frames before this one, in the direction of the pass."""
         return self.frame_idx + (distance if self.reverse else -distance)
 
     @property
     def pointers(self) -> list[Output | None]:
-        """Those of the last frames that upstream reads, nearest first."""
+        """The recent frames that upstream reads pointers of, nearest first."""
         return [self.get(self.back(distance)) for distance in range(1, self.num_pointers + 1)]
 
     def predicted_iou(self, frame_idx: int) -> float:
-        """Of a tracked frame's mask. Waits for the GPU."""
+        """The predicted IoU of a tracked frame's mask. Waits for the GPU."""
         return _upstream.predicted_iou(self._tracked[frame_idx])
 
     def object_score(self, frame_idx: int) -> float:
-        """Of a tracked frame. Waits for the GPU."""
+        """The object score of a tracked frame. Waits for the GPU."""
         return _upstream.object_score(self._tracked[frame_idx])
 
 
@@ -192,15 +192,15 @@ class Recall:
 
     Args:
         conditioning: Outputs by frame index, in the order in which they are read; at least one.
-        memories: The oldest first, at most `History.num_memories`; the last is read as the frame
-            before, the one before it as two frames before, and so on. None leaves a place empty.
-        pointers: Whose object pointers are read, as of 1, 2, ... frames before; at most
+        memories: Oldest first, at most `History.num_memories`; the last is read as the previous
+            frame, the one before it as two frames back, and so on. None leaves a place empty.
+        pointers: Outputs whose object pointers are read, as if 1, 2, ... frames back; at most
             `History.num_pointers`. None leaves a place empty.
-        num_frames: How long the video counts as when pointers are placed in time; None is its
-            length. Upstream reads fewer pointers in videos of fewer than 16 frames.
-        memory_weights: For each memory that is read, conditioning ones first, what its keys in
-            cross-attention are multiplied by. None is 1 for all.
-        pointer_weights: The same of pointers, those of conditioning frames first.
+        num_frames: The length of the video used to place pointers in time; None is its real length.
+            Upstream reads fewer pointers in videos of fewer than 16 frames.
+        memory_weights: For each memory read, conditioning ones first, a factor for its keys in
+            cross-attention. None is 1 for all.
+        pointer_weights: The same for pointers, those of conditioning frames first.
     """
 
     conditioning: Mapping[int, Output]
@@ -220,7 +220,7 @@ class MemoryPolicy(Protocol):
 
     @property
     def name(self) -> str:
-        """What saves call it."""
+        """Its name in saves."""
         ...
 
     @property
@@ -234,7 +234,7 @@ class MemoryPolicy(Protocol):
         ...
 
     def options(self) -> Mapping[str, bool | int | float | str | None]:
-        """The arguments that make an equal policy; saves name them."""
+        """The arguments that make an equal policy; saves hold them."""
         ...
 
     def start(self) -> Memo:
@@ -254,8 +254,8 @@ class MemoryPolicy(Protocol):
         ...
 
     def holds(self, memo: Memo) -> Collection[int]:
-        """The tracked frames that `recall` may ask for when they are more than
-        `History.num_pointers` back; each takes as much as a frame of the memory window.
+        """The tracked frames more than `History.num_pointers` back that `recall` may ask for; each
+        takes as much memory as a frame of the memory window.
         """
         ...
 
@@ -266,11 +266,11 @@ class MemoryPolicy(Protocol):
     def branch(
         self, memos: Sequence[Memo], offers: Sequence[Candidates]
     ) -> Sequence[tuple[int, int]]:
-        """Which hypotheses are followed on, the best first.
+        """Which hypotheses are followed from here, best first.
 
         Args:
-            memos: Of the hypotheses so far.
-            offers: For each what the mask decoder made of it.
+            memos: The memos of the hypotheses so far.
+            offers: For each, what the mask decoder offers for it.
 
         Returns:
             (which hypothesis, which of its candidates), at least one, at most `num_paths`.

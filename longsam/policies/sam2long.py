@@ -1,4 +1,4 @@
-"""After SAM2Long: several hypotheses of what is the object, of which the best is shown."""
+"""After SAM2Long: several hypotheses of the object's masks; the best one is shown."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -13,10 +13,10 @@ from longsam.policies.protocol import Candidates, History, Memo, Recall, Tracked
 from longsam.policies.upstream import Upstream
 
 PROMPT_SCORE = 10.0
-"""The object score that a conditioning frame counts as having."""
+"""The object score assumed for a conditioning frame."""
 
 NUM_SINGLE = 2
-"""For how many frames after a prompt there is one hypothesis."""
+"""Number of frames after a prompt with a single hypothesis."""
 
 
 @dataclass(frozen=True)
@@ -25,32 +25,32 @@ class Sam2Long(Upstream):
 
     Ding, Qian, Dong, Zhang, Zang, Cao, Guo, Lin, Wang, "SAM2Long: Enhancing SAM 2 for Long Video
     Segmentation with a Training-Free Memory Tree", arXiv 2410.16268. Written from a description of
-    the method. Which hypotheses are followed where the model is certain was chosen so that it
-    agrees with two runs of the authors' code, with which it agrees on their first 91 and 101 frames
-    and not on all after these: their rule is another one. Do not quote results of this as theirs.
+    the method. Which hypotheses are followed while the model is certain was chosen to agree with
+    two runs of the authors' code. It agrees with them on their first 91 and 101 frames, but not on
+    all later ones: their rule differs. Do not quote results of this as theirs.
 
-    Up to `num_paths` hypotheses (pathways) are followed. Each frame, each of them offers its three
-    candidate masks, which are ranked by their sum of log predicted IoUs. Each hypothesis keeps
-    its best one, unless the model is not certain whether the object is there: then the best
-    of different predicted IoUs are followed, whichever hypothesis they come from. Each reads
-    memories of its own: the last frames that show the object with some certainty, and the keys of
-    surer ones count for more.
+    Up to `num_paths` hypotheses (pathways) are followed. On each frame, each offers its three
+    candidate masks, which are ranked by their sum of log predicted IoUs. Each hypothesis keeps its
+    best one, unless the model is uncertain whether the object is there: then the best candidates
+    with different predicted IoUs are followed, from any hypothesis. Each hypothesis reads its own
+    memories: the last frames that show the object with some certainty; the keys of surer ones count
+    for more.
 
-    The mask of a frame is that of the hypothesis which is the best at that frame. The paper goes
-    back at the end and gives all masks of the one that is the best then, which needs all masks of
-    all hypotheses: hypotheses were found to differ up to 172 frames back. Which one is the best
-    seldom changes. In reverse all is mirrored.
+    The mask of a frame is that of the best hypothesis at that frame. The paper instead gives, at
+    the end, all masks of the hypothesis that is best then, which needs all masks of all hypotheses:
+    they were found to differ up to 172 frames back. The best one seldom changes. In reverse
+    everything is mirrored.
 
-    A frame takes about twice as long as without: memory attention, mask decoder and memory encoder
-    run once for each hypothesis.
+    A frame takes about twice as long as without the policy: memory attention, mask decoder and
+    memory encoder run once for each hypothesis.
 
     Args:
         num_paths: How many hypotheses are followed.
         memory_iou: The predicted IoU that a memory must exceed.
-        certain_score: The model is certain where the object score of one of the hypotheses is
-            further than this from 0.
-        least_weight: What the keys of the least sure memory are multiplied by.
-        greatest_weight: What those of the surest one are.
+        certain_score: The model is certain if the object score of one of the hypotheses is further
+            than this from 0.
+        least_weight: The factor for the keys of the least sure memory.
+        greatest_weight: The factor for those of the surest one.
 
     Raises:
         ValueError: A value is out of range.
@@ -71,7 +71,7 @@ class Sam2Long(Upstream):
         check_number(self, "greatest_weight", 0.0)
 
     def start(self) -> Memo:
-        """Nothing is known, and nothing ventured."""
+        """Nothing is known yet."""
         return {"total": 0.0, "num_since_prompt": 0, "shown": [], "scores": {}}
 
     def branch(
@@ -106,7 +106,7 @@ class Sam2Long(Upstream):
         return sorted(taken, key=totals.__getitem__, reverse=True)
 
     def recall(self, memo: Memo, history: History) -> Recall:
-        """The last frames that show the object, by rank instead of by distance."""
+        """The last frames that show the object, placed by rank instead of by distance."""
         before = history.back(1)
         frames = [f for f in memo["shown"] if f not in history.conditioning and f in history]
         if before in history and before not in frames:
@@ -125,7 +125,7 @@ class Sam2Long(Upstream):
             memories,
             pointers,
             memory_weights=self._weights([*prompts, *(scores[f] for f in read)]),
-            # Found by comparison with the authors' masks: the weight of a lone one is rounded.
+            # Found by comparison with the authors' masks: a single memory's weight is rounded.
             pointer_weights=of_pointers
             if ranked
             else torch.tensor(of_pointers).bfloat16().tolist(),
@@ -163,10 +163,10 @@ class Sam2Long(Upstream):
 
 
 _NUM_SHOWN = 15
-"""The most that a model reads pointers of."""
+"""The greatest number of frames that a model reads pointers of."""
 
 
 def _total(memo: Memo, predicted_iou: float) -> float:
-    """A hypothesis' sum of log predicted IoUs with one more."""
+    """A hypothesis' sum of log predicted IoUs with one more added."""
     total: float = memo["total"]
     return total + math.log(max(predicted_iou, 0.0) + 1e-5)

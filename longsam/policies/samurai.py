@@ -1,4 +1,4 @@
-"""SAMURAI: the mask that fits the object's motion, and memories only of frames that are sure."""
+"""SAMURAI: the mask that fits the object's motion, and memories only of sure frames."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,14 @@ class Samurai(Upstream):
     published settings. Written from the method's description.
 
     A Kalman filter predicts the object's box. Once it has been right for `stable_frames` frames,
-    the mask is taken whose box fits the prediction and whose predicted IoU is high. Memories are
-    the last frames that are sure of the object; the frame before is always read.
+    masks are scored by how well their box fits the prediction, and by their predicted IoU. Memories
+    are the last frames where the model is sure of the object; the previous frame is always read.
 
-    In reverse all is mirrored. Where a pass turns round, the filter starts again.
+    In reverse everything is mirrored. Where a pass changes direction, the filter starts again.
 
     Args:
-        motion_weight: How much the fit with the predicted box counts; the predicted IoU counts for
-            the rest.
-        stable_frames: After how many good frames the prediction counts.
+        motion_weight: The weight of the fit with the predicted box; the predicted IoU has the rest.
+        stable_frames: The number of good frames after which the prediction counts.
         stable_iou: The predicted IoU that a frame needs to be a good one.
         memory_iou: The predicted IoU that a memory must exceed.
         memory_score: The object score that a memory must exceed.
@@ -61,7 +60,7 @@ class Samurai(Upstream):
         return {"motion": None, "num_stable": 0, "sure": [], "reverse": None}
 
     def choose(self, memo: Memo, candidates: Candidates) -> int:
-        """The greatest predicted IoU; once the motion is stable, its weighted sum with the fit."""
+        """The highest predicted IoU; once the motion is stable, its weighted sum with the fit."""
         motion = self._predicted(memo, candidates.reverse)
         if motion is None or memo["num_stable"] < self.stable_frames:
             return candidates.best
@@ -73,7 +72,7 @@ class Samurai(Upstream):
         return max(range(len(scores)), key=scores.__getitem__)
 
     def recall(self, memo: Memo, history: History) -> Recall:
-        """Sure frames instead of the last ones, and the frame before."""
+        """Sure frames instead of the last ones, and the previous frame."""
         before = history.back(1)
         sure = [
             frame_idx
@@ -85,7 +84,7 @@ class Samurai(Upstream):
         return Recall(dict(history.conditioning), memories, history.pointers)
 
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
-        """The motion as far as it is known now, and whether the frame is a sure one."""
+        """The motion estimated so far, and whether the frame is a sure one."""
         motion, num_stable, fit = self._moved(memo, frame)
         sure = frame.earlier(memo["sure"])
         if (
@@ -108,7 +107,7 @@ class Samurai(Upstream):
         return frames
 
     def _moved(self, memo: Memo, frame: TrackedFrame) -> tuple[Motion | None, int, float | None]:
-        """The motion after a frame, for how many it is stable, and the fit of the mask with it."""
+        """The motion after a frame, for how many frames it has been stable, and the mask's fit."""
         motion = self._predicted(memo, frame.reverse)
         box = boxes(frame.candidates.full_masks[frame.chosen : frame.chosen + 1])[0]
         if len(frame.candidates) == 1:  # the user's mask or box, or several clicks
@@ -127,7 +126,7 @@ class Samurai(Upstream):
         return (motion.updated(box), num_stable, fit) if is_good else (motion, 0, fit)
 
     def _predicted(self, memo: Memo, reverse: bool) -> Motion | None:
-        """The motion one frame later; None where there is none to go by."""
+        """The motion one frame later; None where there is no estimate."""
         plain: dict[str, Any] | None = memo["motion"]
         if plain is None or memo["num_stable"] == 0 or memo["reverse"] is not reverse:
             return None
@@ -139,4 +138,4 @@ class Samurai(Upstream):
 
 
 _NUM_SURE = 6
-"""The most that a model reads; models that read fewer memories take the last of them."""
+"""The most memories that a model reads; models that read fewer take the last of them."""

@@ -9,7 +9,7 @@ from longsam.policies.protocol import Candidates, History, Memo, Recall, Tracked
 
 
 class Upstream:
-    """What SAM 2 does without a policy: the last frames are read, whatever is on them.
+    """What SAM 2 does without a policy: the last frames are read, whatever they show.
 
     (Ravi et al., "SAM 2: Segment Anything in Images and Videos", arXiv 2408.00714.) Its masks are
     bit for bit those of `memory_policy=None`, which is faster. A policy of your own is a subclass
@@ -29,15 +29,15 @@ class Upstream:
         return {}
 
     def choose(self, memo: Memo, candidates: Candidates) -> int:
-        """The candidate of the greatest predicted IoU."""
+        """The candidate with the highest predicted IoU."""
         return candidates.best
 
     def recall(self, memo: Memo, history: History) -> Recall:
-        """All conditioning frames, the frame before, and before it every `stride`-th frame."""
+        """All conditioning frames, the previous frame, and before it every `stride`-th frame."""
         return Recall(dict(history.conditioning), self.memories(history), history.pointers)
 
     def keep(self, memo: Memo, frame: TrackedFrame) -> Memo:
-        """The memo as it is."""
+        """The memo, unchanged."""
         return memo
 
     def holds(self, memo: Memo) -> Collection[int]:
@@ -63,7 +63,7 @@ class Upstream:
 def memory_frames(history: History) -> list[int]:
     """The tracked frames that upstream reads, oldest first, whether or not they are remembered.
 
-    The frame before, and before it those whose index is a multiple of the stride.
+    The previous frame, and before it those whose index is a multiple of the stride.
     """
     stride, two_back = history.stride, history.back(2)
     nearest = -(-two_back // stride) * stride if history.reverse else two_back // stride * stride

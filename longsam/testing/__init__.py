@@ -1,4 +1,4 @@
-"""For tests and evaluations: a SAM 2 that is small enough to ship, known answers, J and F."""
+"""For tests and evaluations: a SAM 2 small enough to ship, videos with known masks, J and F."""
 
 from longsam.testing.davis import DavisVideo, davis_videos
 from longsam.testing.evaluation import evaluate, score_masks

@@ -1,4 +1,4 @@
-"""Real videos with known masks, in folders as DAVIS, MOSE, LVOS, YouTube-VOS and SA-V have them."""
+"""Real videos with known masks, in the folders of DAVIS, MOSE, LVOS, YouTube-VOS and SA-V."""
 
 import os
 import re
@@ -14,11 +14,11 @@ from PIL import Image
 BoolArray = npt.NDArray[np.bool_]
 
 VOID = 255
-"""The number of pixels that do not count, in an image of all objects."""
+"""The value of pixels that do not count, in an image of all objects."""
 
 IMAGES = (".jpg", ".jpeg")
 RESOLUTION = "480p"
-"""What is taken where there are several, as in DAVIS."""
+"""The resolution used if there are several, as in DAVIS."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class DavisVideo:
     """A video with masks of some of its frames.
 
     Args:
-        name: Its folder's.
-        images: One a frame.
-        annotations: Of each annotated frame the PNG, by frame index; by "" where an image has all
-            objects, by object where each has a folder of its own.
+        name: Its folder's name.
+        images: One per frame.
+        annotations: The PNGs of the annotated frames, by frame index; under "" if an image holds
+            all objects, by object if each has its own folder.
     """
 
     name: str
@@ -38,7 +38,7 @@ class DavisVideo:
 
     @property
     def is_per_object(self) -> bool:
-        """Whether each object has a folder of its own, as in SA-V; masks may overlap then."""
+        """Whether each object has its own folder, as in SA-V; masks may then overlap."""
         return "" not in self.annotations
 
     @property
@@ -50,12 +50,12 @@ class DavisVideo:
         """The truth on an annotated frame.
 
         Returns:
-            Masks by object, height x width: those that the frame's image shows, or all that have a
-            file of the frame. The object is the number of its pixels ("1"), or its folder's name.
-            And the pixels that do not count; None where that cannot be said.
+            Masks by object, height x width: those in the frame's image, or all with a file for the
+            frame. An object is named by its pixels' value ("1") or its folder. Then the pixels that
+            do not count; None if that is unknown.
 
         Raises:
-            ValueError: A file is no such image; the message names it.
+            ValueError: A file is not such an image; the message names it.
         """
         if self.is_per_object:
             return {
@@ -68,7 +68,7 @@ class DavisVideo:
         return {str(label): labels == label for label in shown}, labels == VOID
 
     def first_frames(self) -> dict[str, int]:
-        """Where each object shows first, on annotated frames. Reads all of them."""
+        """The first annotated frame that shows each object. Reads all of them."""
         first: dict[str, int] = {}
         for frame_idx in self.annotated:
             for obj_id, mask in self.masks(frame_idx)[0].items():
@@ -87,21 +87,22 @@ def davis_videos(
     """The videos of a folder such as DAVIS's.
 
     `JPEGImages/VIDEO/00000.jpg` are the frames and `Annotations/VIDEO/00000.png` the truth: an
-    indexed or grey PNG in which 0 is background, 255 is void and any other number an object. It may
-    be there for some of the frames. Where both have folders of a resolution in between, as DAVIS
-    has, 480p is taken. In SA-V there are `Annotations_6fps/VIDEO/OBJECT/00000.png`, one object an
-    image, whose pixels are not 0.
+    indexed or grey PNG where 0 is background, 255 is void and any other number an object. It may
+    exist for only some of the frames. If both have folders by resolution, as in DAVIS, 480p is
+    used. SA-V has `Annotations_6fps/VIDEO/OBJECT/00000.png`, one object per image, whose pixels are
+    not 0.
 
     Args:
-        folder: It holds the two.
-        videos: The names of some; None is all that have annotations.
+        folder: The folder that holds both.
+        videos: Names of videos; None is all that have annotations.
         images: The folder of the frames within it, for instance "JPEGImages/Full-Resolution"; None
-            is JPEGImages, or the only one whose name begins so.
-        annotations: That of the masks; None is Annotations, or the only one whose name begins so.
+            is JPEGImages, or the only one whose name begins with that.
+        annotations: The folder of the masks; None is Annotations, or the only one whose name begins
+            with that.
 
     Raises:
-        FileNotFoundError: A folder is not there.
-        ValueError: A video has no frames, no annotation, or one of a frame that is not there.
+        FileNotFoundError: A folder does not exist.
+        ValueError: A video has no frames, no annotation, or an annotation of a missing frame.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -119,18 +120,18 @@ def davis_videos(
 
 
 def mask_path(video: DavisVideo, folder: Path, obj_id: str, frame_idx: int) -> Path:
-    """Where a mask lies in a folder that is as the video's truth."""
+    """The path of a mask in a folder laid out like the video's truth."""
     name = f"{video.images[frame_idx].stem}.png"
     return folder / obj_id / name if video.is_per_object else folder / name
 
 
 def read_png(path: Path) -> npt.NDArray[Any]:
-    """The numbers of a PNG: height x width.
+    """The pixel values of a PNG: height x width.
 
     Raises:
         ValueError: It is damaged, or has colours.
     """
-    if not path.is_file():  # a pipe would keep us waiting
+    if not path.is_file():  # a pipe would block
         raise ValueError(f"{path} is not a file.")
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -176,7 +177,9 @@ def _video(name: str, frames_at: Path, masks_at: Path) -> DavisVideo:
         files = _files(masks_at / obj_id, (".png",))
         unknown = [path for path in files if path.stem not in index]
         if unknown:
-            raise ValueError(f"{unknown[0]} is of no frame: {frames_at / name} has no such name.")
+            raise ValueError(
+                f"{unknown[0]} belongs to no frame: {frames_at / name} has no such name."
+            )
         annotations[obj_id] = {index[path.stem]: path for path in files}
     if not any(annotations.values()):
         raise ValueError(f"{masks_at} holds no PNGs.")
@@ -188,7 +191,7 @@ def _folders(path: Path) -> list[str]:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """By number where all names are numbers, as upstream sorts frames, else by name."""
+    """By number if all names are numbers, as upstream sorts frames, else by name."""
     found = [
         one
         for one in folder.iterdir()

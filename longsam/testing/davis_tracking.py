@@ -1,4 +1,4 @@
-"""Tracks a DAVIS video's objects from their first masks on, and writes masks as the truth is."""
+"""Tracks a DAVIS video's objects from their first masks, and writes masks like the truth."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from longsam.testing.davis import DavisVideo, mask_path
 def track(
     predictor: LongVideoPredictor, video: DavisVideo, policy: MemoryPolicy | None, masks: Path
 ) -> Iterator[int]:
-    """Track a video and write its masks; the folder is there whole or not at all."""
+    """Track a video and write its masks; the folder appears complete or not at all."""
     first, annotated = video.first_frames(), set(video.annotated)
     if not first:
         raise ValueError(
@@ -65,7 +65,7 @@ def _check_size(video: DavisVideo, truth: tuple[int, ...], frame_size: tuple[int
 
 
 class _Writer:
-    """Writes masks as the truth is written."""
+    """Writes masks in the form of the truth."""
 
     def __init__(self, video: DavisVideo, folder: Path):
         self.video = video
@@ -77,7 +77,7 @@ class _Writer:
         else:
             with Image.open(video.annotations[""][video.annotated[0]]) as image:
                 palette = image.getpalette() if image.mode == "P" else None
-            if palette is not None:  # with fewer colours Pillow writes fewer bits a pixel
+            if palette is not None:  # with fewer colours Pillow writes fewer bits per pixel
                 self._palette = palette + [0] * (3 * 256 - len(palette))
 
     def write(self, frame_idx: int, obj_ids: Sequence[Any], mask_logits: torch.Tensor) -> None:
@@ -100,7 +100,7 @@ class _Writer:
 
 
 def _labels(obj_ids: Sequence[Any], logits: torch.Tensor) -> Any:
-    """The object of each pixel: the one of the greatest logit."""
+    """The object of each pixel: the one with the highest logit."""
     if not len(obj_ids):
         return np.zeros(logits.shape[-2:], np.uint8)
     best = logits.max(dim=0)

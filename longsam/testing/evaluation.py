@@ -29,33 +29,34 @@ def evaluate(
     annotations: str | None = None,
     progress: Callable[[str, str, int], None] | None = None,
 ) -> dict[str, list[ObjectScore]]:
-    """Track the objects of real videos from their first mask on, and compare with the truth.
+    """Track the objects of real videos from their first mask, and compare with the truth.
 
     Each object is prompted with its mask on the first annotated frame that shows it; the pass ends
-    with the last annotated frame. Masks are kept in `out/masks/MEMORY/VIDEO` as the truth is, one
-    image a frame (where masks overlap, the greater logit wins) or one an object and frame, so that
-    other evaluations can read them; `out/results.json` has the scores and what they were made with.
-    The same call again tracks only what is missing. One process at a time may write to `out`.
+    with the last annotated frame. Masks are kept in `out/masks/MEMORY/VIDEO` in the form of the
+    truth, one image per frame (where masks overlap, the higher logit wins) or one per object and
+    frame, so that other evaluations can read them; `out/results.json` has the scores and the
+    settings behind them. The same call again tracks only what is missing. One process at a time may
+    write to `out`.
 
     Args:
         predictor: The model; call this within `torch.autocast` for bfloat16.
         folder: As `davis_videos` takes it.
-        out: A folder, made if it is not there.
-        memory: Memory policies by name, as `init_state` takes them; "none" is upstream's rule. Of
-            a sequence each is what it is called.
+        out: A folder, created if it does not exist.
+        memory: Memory policies by name, as `init_state` takes them; "none" is upstream's rule.
+            Given a sequence, each is its own name.
         videos: As `davis_videos` takes it.
         images: As `davis_videos` takes it.
         annotations: As `davis_videos` takes it.
-        progress: Called as frames are done, with memory, video and how many; with all of a video
-            at once if an earlier call has tracked it.
+        progress: Called as frames are done, with memory, video and how many; for a video tracked by
+            an earlier call, once with all its frames.
 
     Returns:
-        For each memory policy the objects of all videos. DAVIS's means are over objects:
+        For each memory policy, the objects of all videos. DAVIS's means are over objects:
         `np.mean([one.j_and_f for one in scores["none"]])`.
 
     Raises:
         ValueError: `out` was made with another model, folder, number format or policy; a policy is
-            not known; a video has no object; or as `davis_videos` and `score_masks`.
+            unknown; a video has no object; or as `davis_videos` and `score_masks`.
         FileNotFoundError: As `davis_videos`.
     """
     policies = _named(memory)
@@ -86,17 +87,17 @@ def evaluate(
 
 
 def score_masks(video: DavisVideo, masks: str | os.PathLike[str]) -> list[ObjectScore]:
-    """J and F of masks on disk, which anything may have made.
+    """J and F of masks on disk, made by any tool.
 
-    As DAVIS computes them: of the annotated frames, the first and the last do not count, and nor do
-    void pixels. Of an object that comes in later, the frame of its prompt and those before it do
-    not count; other evaluations count that frame, with a J near 1. An object for which no frame is
-    left is left out.
+    As DAVIS computes them: the first and the last annotated frame do not count, nor do void pixels.
+    For an object that appears later, the frame of its prompt and those before it do not count;
+    other evaluations count that frame, with a J near 1. An object without any frame that counts is
+    left out.
 
     Args:
         video: The truth.
-        masks: A folder of PNGs named as the truth's, all objects in one image or in folders of
-            their own, as the truth is.
+        masks: A folder of PNGs with the truth's names, all objects in one image or each in its own
+            folder, like the truth.
 
     Raises:
         ValueError: A mask is missing, damaged, or of another size than the truth.

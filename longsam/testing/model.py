@@ -1,4 +1,4 @@
-"""The testing model: upstream's architecture, smaller, with weights that track."""
+"""The testing model: upstream's architecture, smaller, with trained weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from longsam import LongVideoPredictor, build_long_video_predictor
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
-"""Upstream's config that the testing model makes smaller."""
+"""Upstream's config, which the testing model scales down."""
 
 CHECKPOINT = Path(__file__).parent / "weights" / "testing_model.pt"
 """The shipped weights, in upstream's checkpoint format, as float16."""

@@ -1,4 +1,4 @@
-"""What an evaluation has found so far, in a JSON file that the next call reads."""
+"""An evaluation's results so far, in a JSON file that the next call reads."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class Results:
         about: What they are made with; see `about`.
 
     Raises:
-        ValueError: Those that are there were made with something else, or are damaged.
+        ValueError: Existing results were made with something else, or are damaged.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]):
@@ -98,7 +98,7 @@ class Results:
             )
 
     def known(self, memory: str, video: DavisVideo) -> list[ObjectScore] | None:
-        """The scores of a video; None if there are none, or it has other frames now."""
+        """The scores of a video; None if there are none, or its frames have changed."""
         entry = self._memory.get(memory, {}).get("videos", {}).get(video.name)
         if entry is None or [entry["num_frames"], entry["num_annotated"]] != _size(video):
             return None
@@ -112,7 +112,7 @@ class Results:
         scores: Sequence[ObjectScore],
         seconds: float | None,
     ) -> None:
-        """Note a video, and write the file; it is there whole or not at all."""
+        """Note a video, and write the file atomically."""
         num_frames, num_annotated = _size(video)
         one = self._memory.setdefault(memory, {"policy": described(policy), "videos": {}})
         one["videos"][video.name] = {
@@ -144,7 +144,7 @@ def means(scores: Iterable[ObjectScore]) -> dict[str, Any]:
 
 
 def about(predictor: LongVideoPredictor, videos: Sequence[DavisVideo]) -> dict[str, Any]:
-    """What scores depend on, besides the policy."""
+    """What the scores depend on, besides the policy."""
     device = predictor.device.type
     is_on = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_on else torch.float32
@@ -167,7 +167,7 @@ def about(predictor: LongVideoPredictor, videos: Sequence[DavisVideo]) -> dict[s
 
 
 def described(policy: MemoryPolicy | None) -> dict[str, Any] | None:
-    """A policy as it is written."""
+    """A policy in the form that is written."""
     return None if policy is None else {"name": policy.name, "options": dict(policy.options())}
 
 

@@ -1,4 +1,4 @@
-"""How well masks agree with the truth."""
+"""How well masks match the truth."""
 
 import math
 from typing import Any
@@ -14,9 +14,9 @@ def iou(mask: Any, truth: Any, void: Any = None) -> npt.NDArray[np.float64]:
     """Intersection over union of masks: DAVIS's region measure J.
 
     Args:
-        mask: Array or tensor, ... x height x width; bool, or what is not 0 counts. For mask logits
-            pass `mask_logits > 0`.
-        truth: Of a shape that broadcasts with the mask's.
+        mask: Array or tensor, ... x height x width; bool, or numbers of which all but 0 count. For
+            mask logits pass `mask_logits > 0`.
+        truth: The truth, of a shape that broadcasts with the mask's.
         void: Pixels that do not count, of such a shape too; None is none.
 
     Returns:
@@ -35,7 +35,7 @@ def iou(mask: Any, truth: Any, void: Any = None) -> npt.NDArray[np.float64]:
 def boundary_f(
     mask: Any, truth: Any, void: Any = None, *, tolerance: float = 0.008
 ) -> npt.NDArray[np.float64]:
-    """How well the outlines of masks agree: DAVIS's contour measure F.
+    """How well the outlines of masks match: DAVIS's contour measure F.
 
     The harmonic mean of precision, the share of the mask's boundary that lies near the truth's, and
     recall, the share of the truth's that lies near the mask's. Boundary pixels differ from the
@@ -48,7 +48,8 @@ def boundary_f(
         mask: As in `iou`.
         truth: As in `iou`.
         void: As in `iou`.
-        tolerance: What is near, as a fraction of the frame's diagonal, rounded up to whole pixels.
+        tolerance: The distance that counts as near, as a fraction of the frame's diagonal, rounded
+            up to whole pixels.
 
     Returns:
         float64, the leading dimensions. 1 where neither mask has a boundary, 0 where one has none.
@@ -102,7 +103,7 @@ def _boundary(mask: BoolArray) -> BoolArray:
 
 
 def _share_near(pixels: BoolArray, others: BoolArray, radius: int) -> float:
-    """The share of the pixels that have one of the others within a distance."""
+    """The share of the pixels with one of the other pixels within a distance."""
     padded = np.pad(others, radius)
     width = padded.shape[1]
     y, x = np.nonzero(pixels)

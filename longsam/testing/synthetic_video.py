@@ -1,7 +1,7 @@
 """Videos with known answers: textured objects that move in front of a moving background.
 
-Every frame is computed from the seed and its index alone. So a video may have any length, can be
-read in any order, and holds only its textures.
+Every frame is computed from the seed and its index alone. So a video can have any length, can be
+read in any order, and keeps only its textures in memory.
 """
 
 import colorsys
@@ -27,15 +27,15 @@ VISIBLE_FRACTION = 0.001
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What a world is made of; lengths are fractions of the frame's shorter side."""
+    """The contents of a world; lengths are fractions of the frame's shorter side."""
 
     num_objects: tuple[int, int]
     radius: tuple[float, float]
-    frames_per_knot: tuple[float, float]  # an object heads for a new place after so many frames
+    frames_per_knot: tuple[float, float]  # after this many frames an object heads for a new place
     leaves: float  # the probability that this place is outside
     background_saturation: float
     lookalikes: int = 0  # objects that resemble another one
-    distractors: int = 0  # moving things that are no objects
+    distractors: int = 0  # moving things that are not objects
     occluders: int = 0  # slabs that move before everything
     clutter: int = 0  # small still things on the background
 
@@ -49,16 +49,16 @@ DIFFICULTIES = {
 class SyntheticVideo:
     """A generated video whose masks are known; the same seed gives the same video.
 
-    It may be handed to `init_state` as it is (it has `len` and `[]`), or written to a file first.
+    Give it to `init_state` as it is (it has `len` and `[]`), or write it to a file first.
 
     Args:
         seed: Any integer of 0 or more.
         num_frames: The length; costs nothing until frames are asked for.
         frame_size: Height and width in pixels, each at least 32.
         difficulty: "easy" has two or three objects of different colours that move, turn, change
-            size, pass in front of each other, leave and come back. "hard" has three or four
-            smaller and faster ones, of which two look alike, and also clutter, a moving thing
-            that is no object, and a slab that passes in front of them all.
+            size, pass in front of each other, leave and come back. "hard" has three or four smaller
+            and faster ones, two of which look alike, and also clutter, a moving thing that is not
+            an object, and a slab that passes in front of them all.
         num_objects: How many objects; None lets the seed decide.
         still_background: The camera stands still. The testing model was trained on moving ones.
 
@@ -129,7 +129,7 @@ class SyntheticVideo:
         return masks
 
     def visible(self, index: int) -> MaskArray:
-        """Which objects show on at least a thousandth of the frame: bool, (num_objects,)."""
+        """Which objects cover at least a thousandth of the frame: bool, (num_objects,)."""
         height, width = self.frame_size
         shown: MaskArray = self.masks(index).sum(axis=(1, 2)) >= VISIBLE_FRACTION * height * width
         return shown
@@ -171,7 +171,7 @@ class SyntheticVideo:
         Args:
             path: Overwritten if it exists.
             frame_rate: Frames a second.
-            crf: x264's constant rate factor; at 18 the eye can hardly see a difference.
+            crf: x264's constant rate factor; at 18 differences are hardly visible.
 
         Raises:
             ValueError: A side of the frame is odd, which 4:2:0 cannot hold.
@@ -194,7 +194,7 @@ class SyntheticVideo:
             )
         mask: MaskArray = self._render(index)[1] == object_index
         if not mask.any():
-            raise ValueError(f"nothing shows of object {object_index} on frame {index}")
+            raise ValueError(f"object {object_index} is not visible on frame {index}")
         return mask
 
     def _render(self, index: int) -> tuple[FrameArray, npt.NDArray[np.int8]]:
@@ -247,7 +247,7 @@ class SyntheticVideo:
 class _Look:
     """What a moving thing looks like, before it is drawn."""
 
-    label: int  # the object's index, -1 for what is no object
+    label: int  # the object's index, -1 if it is not an object
     radius: float
     colours: tuple[tuple[float, float, float], tuple[float, float, float]]  # RGB, 0 to 1
     pattern: int
@@ -264,7 +264,7 @@ class _Sprite:
 
 
 def _looks(rng: np.random.Generator, world: Difficulty, num_objects: int) -> list[_Look]:
-    """Draws what each mover looks like, in the order in which they lie over each other."""
+    """Draws each mover, in the order in which they lie over each other."""
 
     def new(label: int, hue: float) -> _Look:
         light, dark = (0.75 + 0.25 * rng.random(), 0.25 + 0.3 * rng.random())
@@ -405,7 +405,7 @@ def _background(
 
 
 class _Motion:
-    """Where everything is at any time: smooth curves through points hashed from the seed."""
+    """The position of everything at any time: smooth curves through points hashed from the seed."""
 
     def __init__(
         self,
@@ -456,7 +456,7 @@ class _Motion:
         draws = _hashed(self._key, knots[..., None], movers[:, None], np.arange(6))
         inset = self._inset[:, None]
         place = inset + draws[..., :2] * (1 - 2 * inset)
-        # Outside: one coordinate is moved beyond an edge, far enough to be gone for a while.
+        # Outside: one coordinate is beyond an edge, far enough to be gone for a while.
         outside = draws[..., 2] < self._leaves
         side = (draws[..., 3] * 4).astype(np.int64)
         beyond = self._margin + 0.15
@@ -473,7 +473,7 @@ class _Motion:
 
 
 def _apart(rng: np.random.Generator, looks: list[_Look], aspect: FloatArray) -> FloatArray:
-    """Places for frame 0, the best of some draws: no object hides another."""
+    """Places for frame 0, the best of several draws: no object hides another."""
     radii = np.array([look.radius for look in looks])
     slabs = np.array([look.slab for look in looks])
     apart_from = radii[:, None] + radii[None] + 0.02
@@ -481,7 +481,7 @@ def _apart(rng: np.random.Generator, looks: list[_Look], aspect: FloatArray) -> 
     best, best_gap = None, -np.inf
     for _ in range(60):
         places = 0.16 + 0.68 * rng.random((len(looks), 2))
-        places[slabs] = -1.0  # slabs come in later
+        places[slabs] = -1.0  # slabs appear later
         distance = np.hypot(*np.moveaxis((places[:, None] - places[None]) * aspect, -1, 0))
         gap = (distance - apart_from).min()
         if gap > best_gap:

@@ -1,7 +1,7 @@
 """COCO instances: `instances.json`, with run lengths and the number of the track.
 
 In addition to COCO's fields, images and annotations have "frame_id", "video_id" and "track_id", as
-in COCO's extensions for video. An empty mask is no annotation.
+in COCO's extensions for video. Empty masks are left out.
 """
 
 import json

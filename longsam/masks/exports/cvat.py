@@ -1,7 +1,7 @@
 """CVAT for video 1.1: `annotations.xml`, where an object is a track with a polygon on each frame.
 
-A hole stays, cut open by a slit that encloses nothing, and parts are joined by a line in the same
-way, since a track has one polygon a frame. Where an object is not, its polygon is "outside".
+Holes are kept, cut open by a slit that encloses nothing, and parts are joined by a line in the same
+way, since a track has one polygon per frame. Where an object is absent, its polygon is "outside".
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from longsam.masks.record import MaskArray
 FILE = "annotations.xml"
 
 _HALF = 0.5
-"""Pixels are from a whole number to the next, so their centres are half a pixel after it."""
+"""A pixel spans from one whole number to the next, so its centre is half a pixel further."""
 
 
 def write(source: Source, folder: Path) -> None:

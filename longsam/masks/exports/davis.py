@@ -1,8 +1,8 @@
 """DAVIS: `Annotations/Full-Resolution/VIDEO/00000.png`, indexed, with DAVIS's palette.
 
-The file of a frame is named after its image, or its number with five digits. A pixel is an object's
-number, 0 is background. Masks that were written as "png" too keep their order where they overlap;
-otherwise the smaller one is on top.
+The file of a frame is named after its image, or its number with five digits. A pixel's value is an
+object's number, 0 is background. Where masks overlap, the order of the "png" format is kept if it
+was written too; otherwise the smaller one is on top.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def write(source: Source, folder: Path) -> None:
             "format."
         )
     numbers = source.numbers
-    if max(numbers.values(), default=0) > 255:  # of an id that is a large number
+    if max(numbers.values(), default=0) > 255:  # if an id is a large number
         numbers = {obj_id: at + 1 for at, obj_id in enumerate(numbers)}
         source.numbers.update(numbers)
     name = source.names.video

@@ -11,7 +11,7 @@ def compact(value: Any) -> str:
 
 
 def write_list(file: IO[str], values: Iterable[Any]) -> None:
-    """Write a list, an entry a line."""
+    """Write a list, one entry per line."""
     file.write("[")
     before = "\n"
     for value in values:

@@ -1,4 +1,4 @@
-"""Label Studio: `brush.json`, a task a frame with brush masks, and for videos `video.json` too.
+"""Label Studio: `brush.json`, a task per frame with brush masks, and for videos also `video.json`.
 
 `video.json` is one task with a box for each object and frame, since Label Studio has no masks in
 videos. `labeling_config.xml` and `labeling_config_video.xml` are the projects' settings. Frames are

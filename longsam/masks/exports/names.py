@@ -11,7 +11,7 @@ class FrameNames:
     """A file name for each frame.
 
     Args:
-        video: What the frames are named after, without a suffix.
+        video: The name that the frames' names are made of, without a suffix.
         names: File names of the images, by frame; None numbers them with five digits, as upstream's
             `ffmpeg` command and DAVIS do.
     """
@@ -22,7 +22,7 @@ class FrameNames:
 
     @property
     def are_original(self) -> bool:
-        """Whether they are those of images."""
+        """Whether they are names of images."""
         return self._names is not None
 
     def image(self, frame_idx: int) -> str:
@@ -30,14 +30,14 @@ class FrameNames:
         return self._names[frame_idx] if self._names is not None else f"{frame_idx:05d}.jpg"
 
     def stem(self, frame_idx: int) -> str:
-        """The name without its suffix, for files that go with the image."""
+        """The name without its suffix, for files that belong to the image."""
         return os.path.splitext(self.image(frame_idx))[0]
 
     def check_stems(self, frames: list[int]) -> None:
-        """Refuse images whose names differ by no more than their suffix.
+        """Refuse images whose names differ only in the suffix.
 
         Raises:
-            ValueError: There are such.
+            ValueError: There are such images.
         """
         if self._names is None:
             return
@@ -56,8 +56,8 @@ def names_of(folder: MaskFolder, video: str | os.PathLike[str] | None) -> FrameN
 
     Args:
         folder: The masks.
-        video: The video or the folder of images; None takes what the masks name. Anybody may have
-            written that, so it is only used if it is a folder of images on this machine that fits.
+        video: The video or the folder of images; None takes the one named by the masks. That name
+            is not trusted: it is only used if it is a folder of images on this machine that fits.
 
     Raises:
         ValueError: `video` does not fit the masks.

@@ -1,7 +1,7 @@
-"""OME-Zarr labels: `labels.ome.zarr`, time x height x width, of which napari reads what it shows.
+"""OME-Zarr labels: `labels.ome.zarr`, time x height x width; napari reads only what it shows.
 
-The first axis is the frame's index, so frames without masks are 0. Where masks overlap it is as in
-DAVIS's images. `napari labels.ome.zarr` needs the plugin napari-ome-zarr.
+The first axis is the frame's index, so frames without masks are 0. Overlapping masks are handled as
+in DAVIS's images. `napari labels.ome.zarr` needs the plugin napari-ome-zarr.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from longsam.masks.formats import davis_palette
 FILE = "labels.ome.zarr"
 
 _CHUNK_BYTES = 1 << 24
-"""Size of labels that are read at once, unpacked; on disk they are a hundredth of it."""
+"""Size of labels read at once, unpacked; on disk they take a hundredth of it."""
 
 _MOST_FRAMES = 64
-"""In a chunk."""
+"""Frames in a chunk."""
 
 
 def write(source: Source, folder: Path) -> None:
@@ -62,7 +62,7 @@ def write(source: Source, folder: Path) -> None:
 
 
 def _metadata(source: Source) -> dict[str, Any]:
-    """OME-Zarr 0.4's, of labels without an image."""
+    """OME-Zarr 0.4's metadata, for labels without an image."""
     axes = [{"name": "t", "type": "time"}, *({"name": n, "type": "space"} for n in "yx")]
     whole = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * 3}]}
     labels, palette = source.labels(), davis_palette()

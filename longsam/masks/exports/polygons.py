@@ -1,7 +1,7 @@
 """Masks as polygons: holes are cut open by a slit, and parts are joined by a line.
 
-A polygon is one closed line, so a hole is joined to the outline around it by a line that goes there
-and back, and encloses nothing. Parts that do not touch are joined in the same way.
+A polygon is one closed line, so a hole is joined to the outline around it by a line there and back,
+which encloses nothing. Parts that do not touch are joined in the same way.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ Ring = npt.NDArray[np.float64]
 """Points (x, y) of a closed line, num_points x 2, each once."""
 
 Raster = Callable[[list[Ring], tuple[int, int]], MaskArray]
-"""How a reader fills polygons: the pixels of a mask of that height and width."""
+"""How a reader fills polygons: returns the pixels of a mask of that height and width."""
 
 TOLERANCES = (1.0, 0.5, 0.25)
-"""Pixels by which a line may be simplified, if the mask stays as it is."""
+"""Pixels by which a line may be simplified, if the mask does not change."""
 
 ENOUGH = 0.99
 """IoU with the mask that a simplified polygon must keep."""
 
 MOST_PIECES = 500
-"""Parts and holes of a mask, the largest; a mask of more is noise."""
+"""At most this many parts and holes of a mask, the largest; a mask with more is noise."""
 
 _LEAST_SHARE = 0.001
-"""Of the mask's area: smaller parts and holes are left out."""
+"""Share of the mask's area; smaller parts and holes are left out."""
 
 
 def polygons_of(
@@ -40,15 +40,15 @@ def polygons_of(
 
     Args:
         mask: bool, height x width, not empty.
-        box: Around what is not empty.
+        box: The box around the mask.
         raster: How they will be filled.
         reach: How far outside the centres of its outer pixels a line runs, in pixels, above 0 and
             below 1.
         longest_joint: The longest line between two parts, as a share of the mask's area in pixels:
-            parts that are farther away are polygons of their own. None joins all.
+            parts further away become separate polygons. None joins all.
 
     Returns:
-        At least one; points are in pixels, (0, 0) is the centre of the first.
+        At least one polygon; points are in pixels, (0, 0) is the centre of the first pixel.
     """
     x0, y0, x1, y1 = box
     inside = mask[y0:y1, x0:x1]
@@ -88,7 +88,7 @@ def _outlines(padded: npt.NDArray[np.float32], level: float, area: int) -> list[
 
 
 def _joined(parts: list[list[Ring]], limit: float) -> list[Ring]:
-    """Parts with their holes as few polygons."""
+    """Parts with their holes, as few polygons as possible."""
     rings: list[Ring] = []
     for outline, *holes in parts:
         ring = outline
@@ -105,7 +105,7 @@ def _joined(parts: list[list[Ring]], limit: float) -> list[Ring]:
 
 
 def _join(ring: Ring, other: Ring) -> tuple[Ring, float]:
-    """Both as one, by a line there and back between the points that are nearest, and its length."""
+    """Both joined by a line there and back between their nearest points, and its length."""
     best = (np.inf, 0, 0)
     for start in range(0, len(ring), 1024):  # in blocks, for memory
         block = ring[start : start + 1024]

@@ -16,9 +16,9 @@ FORMATS = MappingProxyType(
     {
         "coco": "COCO instances: one JSON, run lengths, track ids",
         "ytvis": "YouTube-VIS: one JSON, run lengths by object",
-        "yolo": "YOLO segmentation: a text file of polygons for each frame; holes stay",
+        "yolo": "YOLO segmentation: a text file of polygons for each frame; holes are kept",
         "davis": "DAVIS: an indexed PNG for each frame",
-        "cvat": "CVAT for video 1.1: one XML, polygons by object; holes stay",
+        "cvat": "CVAT for video 1.1: one XML, polygons by object; holes are kept",
         "labelstudio": "Label Studio: one JSON of tasks with brush masks, and one with boxes",
         "napari": "OME-Zarr labels, which napari opens without reading them all",
     }
@@ -42,18 +42,19 @@ def export(
     """Write the masks of a folder in another tool's format.
 
     The masks are read frame by frame, so memory does not grow with their number. The new folder is
-    written whole or not at all. Its `objects.json` has the integer for each id.
+    complete or not there at all. Its `objects.json` has the integer for each id.
 
-    In formats of polygons holes stay: each is cut open by a slit that encloses nothing, so that a
-    polygon fills to the mask. Parts and holes of less than 0.1 % of the mask's area are left out.
+    Polygon formats keep holes: each is cut open by a slit that encloses nothing, so that filling
+    the polygon gives the mask. Parts and holes of less than 0.1 % of the mask's area are left out.
 
     Args:
-        folder: Where a `MaskWriter` has written. It need not be trusted.
+        folder: A `MaskWriter`'s folder. It need not be trusted.
         to: One of `FORMATS`.
         out: The new folder; None takes one of the format's name in `folder`.
-        video: The video or folder of images whose names are used; None takes what the masks name.
-            The file names of images are kept; frames of a video are named 00000.jpg, 00001.jpg ...
-        category: One category for all objects; None makes each object a category of its own.
+        video: The video or folder of images whose names are used; None takes the one named by the
+            masks. The file names of images are kept; frames of a video are named 00000.jpg,
+            00001.jpg ...
+        category: One category for all objects; None gives each object its own category.
         overwrite: Replace an earlier export.
         progress: Called with the number of frames done.
 
@@ -61,7 +62,7 @@ def export(
         The new folder.
 
     Raises:
-        FileExistsError: It is there already, or is no export.
+        FileExistsError: `out` exists already, or is not an export.
         FileNotFoundError: `folder` holds no masks.
         ValueError: The format is unknown, cannot hold these masks, or they are damaged.
         ImportError: A package that the format needs is not installed; the message names it.
@@ -89,6 +90,6 @@ def export(
 
 
 def _labelled(folder: str | os.PathLike[str]) -> MaskFolder:
-    """As indexed PNGs where there are some: those know which object is in front."""
+    """Read from indexed PNGs if there are any: they know which object is in front."""
     masks = MaskFolder(folder)
     return MaskFolder(folder, "png") if "png" in masks.formats else masks

@@ -1,4 +1,4 @@
-"""What every export reads: frames and masks in order, numbers for ids, names for frames."""
+"""The input of every export: frames and masks in order, numbers for ids, names for frames."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Masks:
 
     Args:
         position: How many frames come before it.
-        line: What the index says of it.
+        line: Its line in the index.
         masks: bool, num_objects x height x width.
     """
 
@@ -36,7 +36,7 @@ class Source:
         folder: The masks.
         numbers: An integer for each object, from 1; an integer id is its own number if possible.
         names: Names of the frames.
-        category: The one category that all objects are of; None makes each its own.
+        category: One category for all objects; None gives each its own.
         progress: Called with how many frames are done.
     """
 
@@ -62,7 +62,7 @@ class Source:
             self.progress(position + 1)
 
     def categories(self) -> dict[int, str]:
-        """Number and name of each category; those of objects are numbered as these."""
+        """Number and name of each category; objects' own categories have the objects' numbers."""
         if self.category is not None:
             return {1: self.category}
         return self.labels()
@@ -72,7 +72,7 @@ class Source:
         return 1 if self.category is not None else self.numbers[obj_id]
 
     def labels(self) -> dict[int, str]:
-        """By number, each object's id as text that any format holds; no two are equal."""
+        """By number, each object's id as text that any format can hold; no two are equal."""
         texts = {number: plain_text(obj_id) for obj_id, number in self.numbers.items()}
         seen: set[str] = set()
         for number, text in texts.items():
@@ -86,7 +86,7 @@ class Source:
 def numbered(obj_ids: list[ObjectId]) -> dict[ObjectId, int]:
     """A number from 1 for each object, in the order given.
 
-    An id that is an integer from 1 is its own number. The others get the lowest that are free.
+    An id that is an integer from 1 is its own number. The others get the lowest free ones.
     """
     own = {i for i in obj_ids if isinstance(i, int) and 1 <= i < 2**31}
     numbers: dict[ObjectId, int] = {}
@@ -111,14 +111,14 @@ def plain_text(obj_id: ObjectId, most: int = 100) -> str:
 def labels_of(
     frame: Masks, numbers: dict[ObjectId, int], kind: type[np.uint8 | np.uint16 | np.uint32]
 ) -> npt.NDArray[np.uint8 | np.uint16 | np.uint32]:
-    """One number a pixel, 0 where no object is.
+    """One number per pixel, 0 where there is no object.
 
-    Where masks overlap the smaller one is on top, so that none is hidden by one around it.
+    Where masks overlap the smaller one is on top, so that it is not hidden by one around it.
 
     Args:
         frame: The masks.
-        numbers: Of the objects.
-        kind: Of the result.
+        numbers: The objects' numbers.
+        kind: The dtype of the result.
 
     Returns:
         height x width.

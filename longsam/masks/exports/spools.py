@@ -10,7 +10,7 @@ _MOST_CHARACTERS = 1 << 21
 
 
 class Spools:
-    """Texts that grow piece by piece, each under a key; memory holds 2 MB of them at most.
+    """Texts that grow piece by piece, each under a key; at most 2 MB of them are in memory.
 
     Args:
         folder: Created here, and removed by `close`.
@@ -35,7 +35,7 @@ class Spools:
             self._flush()
 
     def copy(self, key: str, target: IO[str]) -> None:
-        """Write a text to a file; nothing if nothing was added."""
+        """Copy a text to a file; writes nothing if nothing was added."""
         self._flush()
         path = self._folder / key
         if path.exists():

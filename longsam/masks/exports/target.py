@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all."""
+"""A folder that appears complete or not at all."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 from longsam.masks.files import check_not_link
 
 TABLE = "objects.json"
-"""In every export: which id each number stands for. It also marks the folder as an export."""
+"""In every export: the id of each number. It also marks the folder as an export."""
 
 _KEY = "longsam_export"
 
@@ -21,7 +21,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     """Refuse a folder that must not be written.
 
     Raises:
-        FileExistsError: It is there and may not be replaced.
+        FileExistsError: It exists and may not be replaced.
         ValueError: It is a link.
     """
     check_not_link(path)
@@ -29,12 +29,12 @@ def check_target(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(
-            f"{path} is there already; choose another folder, or --overwrite "
+            f"{path} already exists; choose another folder, or --overwrite "
             "(overwrite=True) to replace it."
         )
     if not path.is_dir() or (any(path.iterdir()) and not _is_export(path)):
         raise FileExistsError(
-            f"{path} is no export of longsam, so it is not replaced; choose another folder."
+            f"{path} is not an export of longsam, so it is not replaced; choose another folder."
         )
 
 
@@ -44,7 +44,7 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
 
     Args:
         path: The target.
-        overwrite: An earlier export there is removed, once the new one is whole.
+        overwrite: An earlier export there is removed once the new one is complete.
 
     Raises:
         FileExistsError: As `check_target`.
@@ -53,7 +53,7 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
-        os.chmod(partial, 0o777 & ~_umask())  # mkdtemp's are readable by the owner only
+        os.chmod(partial, 0o777 & ~_umask())  # mkdtemp makes folders that only the owner can read
         yield partial
         check_target(path, overwrite)
         if path.exists():

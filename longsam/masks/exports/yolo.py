@@ -1,10 +1,10 @@
 """YOLO segmentation: `labels/NAME.txt` beside the images' folder, and `data.yaml`.
 
-A line is a class and a polygon, in shares of the frame's width and height. Each object is a class
-of its own, so that the file says which one it is; with one category, all are class 0. A hole stays,
-cut open by a slit that encloses nothing. Parts of a mask are joined by a line where that changes
-the mask by less than 0.2 %; otherwise each is a line of its own, of the same class. A frame without
-objects has an empty file.
+A line is a class and a polygon, in fractions of the frame's width and height. Each object is its
+own class, so that the file says which one it is; with one category, all are class 0. Holes are
+kept, cut open by a slit that encloses nothing. Parts of a mask are joined by a line where that
+changes the mask by less than 0.2 %; otherwise each has its own line, with the same class. A frame
+without objects has an empty file.
 """
 
 import json
@@ -19,8 +19,8 @@ from longsam.masks.record import MaskArray
 
 _REACH = 0.2
 _SHIFT = 0.25
-"""Readers truncate or round to whole pixels, and fill the line too: with these both give the mask's
-own pixels, which lie 0.05 to 0.45 after the whole number."""
+"""Readers truncate or round to whole pixels, and fill the line too: with outlines 0.05 to 0.45 past
+whole numbers, both give exactly the mask's pixels."""
 
 _LONGEST_JOINT = 0.002
 
@@ -48,7 +48,7 @@ def write(source: Source, folder: Path) -> None:
         with path.open("w", encoding="ascii") as file:
             file.writelines(lines)
     names = (f"  {classes[n]}: {json.dumps(name)}\n" for n, name in source.categories().items())
-    # The frames go to a folder images; text in quotes as JSON's is YAML's too.
+    # The frames go to a folder images; JSON's quoted text is valid YAML too.
     content = f"path: .\ntrain: images\nval: images\nnames:\n{''.join(names)}"
     (folder / "data.yaml").write_text(content, encoding="ascii")
 

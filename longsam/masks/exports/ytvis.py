@@ -1,7 +1,7 @@
 """YouTube-VIS: `instances.json`, where an annotation is an object with a mask for each frame.
 
-Where an object's mask is empty, or it is not tracked, there is null. Run lengths are lists of
-numbers, as in YouTube-VIS itself. The frames are those of which there are masks.
+Where an object's mask is empty or it is not tracked, the entry is null. Run lengths are lists of
+numbers, as in YouTube-VIS itself. The frames are those with masks.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def write(source: Source, folder: Path) -> None:
 
 
 def _spool(source: Source, spools: Spools) -> dict[int, int]:
-    """Collect the lists of each object; returns how many frames of each are written."""
+    """Collect the lists of each object; returns how many frames of each were written."""
     num_written: dict[int, int] = {}
     for frame in source:
         line = frame.line

@@ -1,4 +1,4 @@
-"""Where the masks of a folder may be wrong, by what the index says and how masks overlap."""
+"""Where the masks of a folder may be wrong, judged by the index and by how masks overlap."""
 
 from longsam.masks.reviews.spans import LEAST_SURE, Span, review
 

@@ -1,4 +1,4 @@
-"""What the index says of each object over time, as arrays."""
+"""Each object's entries in the index over time, as arrays."""
 
 from array import array
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class History:
-    """One object on the frames that it has a mask for, in order; 64 bytes a frame.
+    """One object on the frames that have a mask of it, in order; 64 bytes per frame.
 
     Args:
         frames: Their indices.

@@ -9,10 +9,10 @@ from longsam.masks.reviews.history import Floats, History
 from longsam.masks.reviews.signs import log_growth, ramp
 
 MOST_READ = 2000
-"""Frames whose masks are read, spread over those on which boxes overlap."""
+"""At most this many frames' masks are read, spread over those where boxes overlap."""
 
 NEAR = 0.2
-"""IoU of two boxes from which masks are compared."""
+"""Masks are compared from this IoU of their boxes on."""
 
 
 class Sharing:
@@ -23,8 +23,9 @@ class Sharing:
         by_id: The histories of the objects.
 
     Attributes:
-        overlaps: For each object, the mask IoU with the other that shares most, on its frames.
-        others: For each object, which that is: its place in `by_id`, or -1.
+        overlaps: For each object, on its frames, the mask IoU with the other object that shares
+            most.
+        others: For each object, that other one: its place in `by_id`, or -1.
         misfits: For each object, how much worse its size fits its own history than the other's
             fits its own, in logarithms.
     """
@@ -96,7 +97,7 @@ def _near_pairs(objects: list[History]) -> list[NearPair]:
 
 
 def _extent(one: History) -> Floats | None:
-    """Where and when an object is at all: from and to, of frames, x and y."""
+    """The extent of an object in time and space: from and to, of frames, x and y."""
     there = one.areas > 0
     if not there.any():
         return None

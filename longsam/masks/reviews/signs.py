@@ -1,7 +1,7 @@
 """Signs that a mask is wrong, each from 0 to 1 for every frame of an object.
 
-Each compares the object with itself: its size and shape with the first frames on which it has a
-mask, after its prompt, and its scores with those that are usual for it.
+Each compares the object with itself: its size and shape with those on the first frames with a mask,
+after its prompt, and its scores with those usual for it.
 """
 
 import numpy as np
@@ -10,20 +10,20 @@ import numpy.typing as npt
 from longsam.masks.reviews.history import Floats, History
 
 FIRST_FRAMES = 10
-"""So many frames with a mask tell an object's size and shape."""
+"""An object's size and shape are taken from its first frames with a mask, this many."""
 
 USUAL = 0.9
 """The quantile of an object's scores that is usual for it."""
 
 BORDER = 2
-"""Pixels: a mask that ends so close to the border may leave the frame."""
+"""Pixels: a mask that ends this close to the border may be leaving the frame."""
 
 
 def of_object(history: History, size: tuple[int, int]) -> dict[str, Floats]:
     """The signs that need no other object.
 
     Args:
-        history: Of the object.
+        history: The object's history.
         size: Height and width of the frames.
     """
     there = history.areas > 0
@@ -47,14 +47,14 @@ def of_object(history: History, size: tuple[int, int]) -> dict[str, Floats]:
 
 
 def log_growth(history: History) -> Floats:
-    """How much larger a mask is than it was at first: the logarithm, 0 as large."""
+    """How much larger a mask is than at first: the logarithm of the ratio, 0 if as large."""
     there = history.areas > 0
     growth: Floats = np.log(np.maximum(history.areas, 1) / _first(history.areas, there))
     return growth
 
 
 def ramp(values: Floats, start: float, end: float) -> Floats:
-    """0 up to the start, 1 from the end on, and a straight line between."""
+    """0 up to the start, 1 from the end on, and linear in between."""
     risen: Floats = np.clip((values - start) / (end - start), 0, 1)
     return risen
 
@@ -86,7 +86,7 @@ def _vanished_inside(
 
 
 def _jumped(history: History, there: npt.NDArray[np.bool_]) -> Floats:
-    """How much farther the mask moved at once than ever before, in shares of its size."""
+    """How much further the mask moved in one step than ever before, as a fraction of its size."""
     at = np.flatnonzero(there)
     jumped = np.zeros(len(there))
     if len(at) < 2:

@@ -1,4 +1,4 @@
-"""review: the spans of frames that somebody should look at."""
+"""review: the spans of frames that a person should look at."""
 
 import os
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ WEIGHTS = MappingProxyType(
         "fits better than another": -1.4,
     }
 )
-"""How much each sign adds to the log odds that the mask is wrong; from a logistic regression on
-generated hard videos, tracked with the testing model (tests/benchmarks/review.py)."""
+"""How much each sign adds to the log odds that the mask is wrong, from a logistic regression on
+generated hard videos tracked with the testing model (tests/benchmarks/review.py)."""
 
 BASE = -1.9
-"""Log odds where there is no sign."""
+"""Log odds without any sign."""
 
 LEAST_SURE = 0.61
-"""A frame that is at least this likely to be wrong is in a span."""
+"""A frame at least this likely to be wrong belongs to a span."""
 
 _GAP = 2
 """A gap of this many frames does not end a span."""
@@ -50,7 +50,7 @@ class Span:
         start: The first frame.
         stop: The last frame, inclusive.
         worst: The frame that is most likely wrong.
-        reasons: Why it may be wrong, the strongest reason first.
+        reasons: Why it may be wrong, strongest reason first.
         sure: How likely the worst frame is wrong, 0 to 1; see `WEIGHTS`.
         times: Times of the first and the last frame in seconds; None if not known.
     """
@@ -67,29 +67,29 @@ class Span:
 def review(
     folder: str | os.PathLike[str] | MaskFolder, *, least_sure: float = LEAST_SURE
 ) -> list[Span]:
-    """Find where masks may be wrong, without the video and without a model.
+    """Find where masks may be wrong, without the video or a model.
 
-    Each object is compared with its own history: the area and shape that it had on the first ten
-    frames with a mask, and the scores that are usual for it (their 0.9 quantile). Signs are:
+    Each object is compared with its own history: the area and shape on its first ten frames with a
+    mask, and its usual scores (their 0.9 quantile). Signs are:
 
     - "larger", "smaller": the area is more than 1.16 or less than 0.6 times the first, and counts
       fully from 1.8 and 0.22 times.
-    - "low predicted IoU", "low object score": less than 0.85 and 0.7 of what is usual; fully from
-      0.4 and 0.1. Without scores in the folder these are missing, and less is found.
-    - "empty though score high": no mask, and an object score that is hardly below 0.
+    - "low predicted IoU", "low object score": less than 0.85 and 0.7 of the usual; fully from 0.4
+      and 0.1. Without scores in the folder these are missing, and less is found.
+    - "empty though score high": no mask, but an object score only just below 0.
     - "scattered": the mask fills less of its box than 0.85 of the first share; it may be in parts.
     - "vanished inside the frame": no mask, and the last one before did not touch the border.
-    - "jumped": it moved farther at once than ever before. Alone it is not enough.
+    - "jumped": it moved further in one step than ever before. Alone it is not enough.
     - "same mask as object 2": the IoU of two objects' masks is above 0.2, fully from 0.6. It counts
-      more against the one whose area fits its own history less, so that this names who may have
+      more against the object whose area fits its own history less, which is probably the one that
       lost its identity.
 
     Args:
-        folder: Where a `MaskWriter` has written. It need not be trusted.
+        folder: A `MaskWriter`'s folder. It need not be trusted.
         least_sure: How likely a frame must be wrong to be in a span, 0 to 1.
 
     Returns:
-        By first frame.
+        The spans, in the order of their first frames.
 
     Raises:
         FileNotFoundError: The folder holds no masks.
@@ -104,7 +104,7 @@ def review(
 def spans_of(
     folder: MaskFolder, objects: dict[ObjectId, History], least_sure: float = LEAST_SURE
 ) -> list[Span]:
-    """As `review`, of histories that were read before."""
+    """As `review`, for histories already read."""
     ids = list(objects)
     sharing = Sharing(folder, objects)
     least = float(np.log(least_sure / (1 - least_sure)))
@@ -134,7 +134,7 @@ def spans_of(
 
 
 def _runs(flagged: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """From and to (exclusive) of what is flagged, over short gaps."""
+    """From and to (exclusive) of the flagged spans, across short gaps."""
     at = np.flatnonzero(flagged)
     if not len(at):
         return []
@@ -144,11 +144,11 @@ def _runs(flagged: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _reasons(signs: dict[str, Floats], span: slice, other: ObjectId | None) -> tuple[str, ...]:
-    """The signs that say most in a span, each at least a third of the strongest."""
+    """The strongest signs in a span, each at least a third of the first."""
     strength = {name: WEIGHTS[name] * float(sign[span].mean()) for name, sign in signs.items()}
     shared = "same mask as another"
     strength[shared] += max(0.0, strength.pop("another fits it better"))
-    del strength["jumped"]  # at one frame only
+    del strength["jumped"]  # on a single frame
     names = sorted(strength, key=lambda name: -strength[name])
     kept = [name for name in names if strength[name] >= max(strength.values()) / 3][:3]
     told = [f"same mask as object {other}" if name == shared else name for name in kept]
