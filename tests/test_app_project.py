@@ -17,7 +17,7 @@ from sam2.build_sam import build_sam2_video_predictor
 
 from longsam.app.log import LOG
 from longsam.cli import main
-from longsam.masks import MaskFolder, read_masks, review
+from longsam.masks import MaskFolder, MaskWriter, read_masks, review
 from longsam.testing import CHECKPOINT, CONFIG, OVERRIDES, SyntheticVideo
 
 NUM_FRAMES = 120
@@ -269,6 +269,37 @@ def test_a_prompt_pauses_the_pass_and_only_track_continues_it(video: Path, tmp_p
         server.post("track", resume=True)
         assert server.tracked()["tracked"] == [[0, far]]
     assert MaskFolder(tmp_path).obj_ids(far) == [1, 2]
+
+
+def test_masks_without_a_save_are_not_dropped(video: Path, tmp_path: Path) -> None:
+    """Masks that a script wrote, or `longsam track --save-every 0`."""
+    with MaskWriter(tmp_path) as writer:
+        for frame_idx in range(3):
+            writer.write(frame_idx, [1], np.ones((1, 96, 128), bool))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
+    with Server(video, tmp_path) as server:
+        server.until(lambda project: project["model"]["state"] == "ready")
+        with pytest.raises(httpx.HTTPStatusError, match="has masks of 3 frames and no save"):
+            server.post("open", video=video.name)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+    assert len(before) == 2
+
+
+@pytest.mark.parametrize("save_every", ["0", "50", "500"])
+def test_a_finished_run_keeps_all_its_masks(save_every: str, video: Path, tmp_path: Path) -> None:
+    words = ["track", str(video), "--out", str(tmp_path), "--testing-model", "--point",
+             "64,48:1", "--quiet", "--save-every", save_every]  # fmt: skip
+    assert main(words) == 0
+    before = (tmp_path / "masks.jsonl").read_bytes()
+    with Server(video, tmp_path) as server:
+        project = server.until(lambda project: project["model"]["state"] == "ready")
+        if save_every == "0":
+            with pytest.raises(httpx.HTTPStatusError, match=f"has masks of {NUM_FRAMES} frames"):
+                server.post("open", video=video.name)
+        else:
+            project = server.ready()
+            assert project["tracked"] == [[0, NUM_FRAMES - 1]]
+    assert (tmp_path / "masks.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from longsam.cli.record import Record
 from longsam.masks import MaskWriter
 from longsam.masks.copying import copy_frames
 from longsam.masks.files import check_not_link
-from longsam.masks.index import read_header
+from longsam.masks.index import read_header, scan
 
 PROMPTS = "prompts"
 """Masks that were painted, and the lock of the page."""
@@ -79,6 +79,20 @@ class Folder:
                 dropped = writer.drop_after(last_frame_idx, keep_aside=True)
                 if dropped is not None:  # they are tracked again, with the same result
                     shutil.rmtree(dropped)
+
+    def check_empty(self) -> None:
+        """Refuse masks that no save continues.
+
+        Raises:
+            ValueError: There are some.
+        """
+        num_frames = scan(self.path / results.INDEX).whole.num_records
+        if num_frames:
+            raise ValueError(
+                f"{self.path} has masks of {num_frames} frames and no save to continue from "
+                f"({results.STATE}). Give another folder with --out; `longsam review` and "
+                "`longsam show` read these masks."
+            )
 
     def begin_correction(self) -> None:
         """A folder of its own for a correction, with the snapshots there are."""

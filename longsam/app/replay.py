@@ -26,6 +26,8 @@ def reopen(run: Project) -> None:
                 f"{run.folder.path} --resume` continues it, --overwrite drops it."
             )
         run.folder.drop_correction()
+    if not run.folder.save_in(correcting=False).exists() and not _has_tracked(operations):
+        run.folder.check_empty()
     noted = run.load(correcting=is_correcting)
     num_done = len(operations)
     if noted is None:
@@ -104,6 +106,11 @@ def _note(run: Project, operation: Operation) -> None:
             run.prompts = run.correction.prompts_before
         run.answers.pop(run.correction.frame, None)
         run.correction = None
+
+
+def _has_tracked(operations: list[Operation | None]) -> bool:
+    """Whether masks without a save are the page's: it computes them again."""
+    return any(one is not None and one["op"] == "track" for one in operations)
 
 
 def _has_open_correction(operations: list[Operation | None]) -> bool:

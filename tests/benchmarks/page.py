@@ -43,7 +43,7 @@ import report
 from app_client import Server, point
 
 from longsam.masks.lines import FrameLine, Header
-from longsam.testing import SyntheticVideo
+from longsam.testing import SyntheticVideo, load_predictor
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RATE = 25
@@ -336,6 +336,10 @@ def make_long(path: Path, out: Path, num_frames: int, num_objects: int) -> None:
                 [0.9] * num_objects, None, (0, len(masks)),
             )  # fmt: skip
             file.write(line.to_line(("rle",)))
+    predictor = load_predictor()
+    with predictor.init_state(path) as state:  # as if the run had come to its end
+        state.extras["last_frame_idx"] = num_frames - 1
+        predictor.save_state(state, out / "state.pt")
 
 
 FLUID = """async (seconds) => {
@@ -371,6 +375,8 @@ def part_timeline(made: Any, work: Path) -> dict[str, Any]:
         server.until(lambda project: project["video"] is not None and not project["busy"], 300)
         opened = time.monotonic() - began
         tab = open_page(made, server.url, server.token)
+        rows, spans = tab.evaluate("[longsam.project().objects.length, longsam.project().tracked]")
+        assert (rows, spans) == (20, [[0, 199_999]])
         loaded = tab.evaluate(
             "performance.getEntriesByType('resource').filter(e => e.responseEnd <="
             " (performance.getEntriesByType('paint').at(-1)?.startTime ?? Infinity))"
