@@ -167,6 +167,11 @@ def test_random_and_reverse_access_give_the_frames_of_the_sequential_pass(
             np.testing.assert_array_equal(
                 np.stack(list(source.read(start, stop))), sequence[start:stop]
             )
+        other = open_video(file)  # knows what this one has found out
+        other.learn(source)
+        for _ in range(10):
+            start = order.randrange(source.num_frames)
+            np.testing.assert_array_equal(next(other.read(start, start + 1)), sequence[start])
         if attempt == 0:
             list(source.read(0, source.num_frames))
 
@@ -509,5 +514,11 @@ def test_a_jump_back_after_a_far_jump_begins_at_the_keyframe_before(tmp_path: Pa
             expected = max(n for n in keyframes if n <= other)
             assert source.quick_frame(other) in (expected, other), (target, other)
     in_order = dict(enumerate(VideoFile(path, None).read(0, 600)))
+    other = VideoFile(path, None)
+    other.learn(source)
+    container = other._container
+    (frame,) = other.read(450, 451)
+    assert np.array_equal(frame, in_order[450])
+    assert other._container is container  # it has not gone back to look at the start
     for target, frame in frames.items():
         assert np.array_equal(frame, in_order[target])

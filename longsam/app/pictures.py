@@ -103,10 +103,9 @@ class Pictures:
         self._width: int | None = 1280
         self._ahead: list[int] = []
         self._is_closed = False
-        self._is_warm = False
+        self._warm = threading.Event()  # keyframes are known
         self._thread = threading.Thread(target=self._work, name="longsam-frames", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._warm_up, name="longsam-keyframes", daemon=True).start()
 
     def close(self) -> None:
         """End the thread, and close the video."""
@@ -114,6 +113,7 @@ class Pictures:
             self._is_closed = True
             self._condition.notify()
         self._thread.join()
+        self._warm.set()
         self._source.close()
         with self._scout_lock:
             self._scout.close()
@@ -158,6 +158,7 @@ class Pictures:
             picture = None if one is None else self._cache.get(Key(frame_idx, one))
             if picture is not None:
                 return frame_idx, picture
+        self._warm.wait()
         with self._scout_lock:
             quick = self._scout.quick_frame(frame_idx)
             if frame_idx - quick > FAR:
@@ -170,9 +171,12 @@ class Pictures:
         return quick, picture
 
     def _warm_up(self) -> None:
-        with self._scout_lock:
-            if not self._is_closed:
-                jump(self._scout, self.num_frames - 1)
+        """Learn where the keyframes are, before the first jump."""
+        jump(self._source, self.num_frames - 1)
+        with self._scout_lock, contextlib.suppress(RuntimeError, OSError):
+            self._scout.learn(self._source)
+            self._scout.quick_frame(self.num_frames - 1)
+        self._warm.set()
 
     def _travel(self, frame_idx: int, width: int | None) -> None:
         """Note where the user goes, and what will be wanted next."""
@@ -210,7 +214,7 @@ class Pictures:
                 block = None
                 while not self._is_closed and not self._wanted:
                     block = self._next_ahead()
-                    if block is not None or not self._is_warm:
+                    if block is not None or not self._warm.is_set():
                         break
                     self._condition.wait()
                 if self._is_closed:
@@ -226,8 +230,7 @@ class Pictures:
             elif block is not None:
                 self._read_ahead(*block)
             else:
-                self._is_warm = True
-                jump(self._source, self.num_frames - 1)
+                self._warm_up()
 
     def _answer(self, key: Key, future: "Future[bytes]") -> None:
         if not future.set_running_or_notify_cancel():

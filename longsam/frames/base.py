@@ -79,5 +79,11 @@ class FrameSource(ABC):
         """The nearest frame at or before one that `read` gives at once; in files, a keyframe."""
         return frame_idx
 
+    def learn(self, other: "FrameSource") -> None:  # noqa: B027
+        """Take over what another source of the same video has found out: of files, keyframes.
+
+        Neither may be reading meanwhile.
+        """
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files and decoders. A closed source cannot be read."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,6 +112,13 @@ class VideoFile(FrameSource):
         if self._index.known_until < frame_idx:
             listed = self._listed_before(frame_idx)
         return known.frame_idx if listed is None else max(known.frame_idx, listed.frame_idx)
+
+    def learn(self, other: FrameSource) -> None:
+        if isinstance(other, VideoFile) and other.path == self.path:
+            self._index = deepcopy(other._index)
+            self._can_seek, self._is_listed = other._can_seek, other._is_listed
+            self._decoded_until = max(self._decoded_until, other._decoded_until)
+            self._scan = None  # it fills in the index that it was made with
 
     def close(self) -> None:
         self._container.close()
