@@ -263,6 +263,14 @@ def page() -> str:
         + "\n\nAn hour of 1080p, H.264 with a key frame each 250, no pass running, the testing "
         + "model, a real browser on the same two cores "
         + f"({source('page')})."
+        + (
+            f" In {memory['minutes']:.0f} minutes of jumping, stepping and tracking, the server's "
+            f"memory grew by {memory['megabytes_more']} MB after the first "
+            f"{memory['settled_after_minutes']:.0f} minutes, from "
+            f"{memory['megabytes_until_then']} MB."
+            if (memory := found.get("memory"))
+            else ""
+        )
     )
 
 
