@@ -206,7 +206,7 @@ def test_one_worker_at_a_time_has_a_video(
     ("flags", "message"),
     [
         (["--testing-model", "--device", "cpu", "--gpus-per-worker", "1"], "give one of them"),
-        (["--testing-model", "--device", "cuda:1", "--gpus-per-worker", "1"], "say cuda"),
+        (["--testing-model", "--device", "cuda:1", "--gpus-per-worker", "1"], "give cuda"),
         ([], "no model"),
         (["--testing-model", "--cpus-per-worker", "0"], "above 0"),
         (["--testing-model", "--max-deaths", "0"], "max_deaths is 0"),

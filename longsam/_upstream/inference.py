@@ -44,7 +44,7 @@ class Inference:
 
     @property
     def reads_memories(self) -> bool:
-        """Whether it is made from memories: not where it is the first of an object."""
+        """Whether it is made from memories; an object's first frame is not."""
         return not self.inputs["is_init_cond_frame"]
 
     @property
@@ -55,7 +55,7 @@ class Inference:
     def plain(
         self, memories: dict[str, dict[int, Output]], batch_size: int
     ) -> tuple[Output, torch.Tensor]:
-        """As upstream does it, for so many objects at once."""
+        """As upstream does it, for this many objects at once."""
         return keeping_predicted_iou(partial(self.run, **self.inputs), memories, batch_size)
 
     def decode(
@@ -67,7 +67,7 @@ class Inference:
         num_frames: int | None = None,
         weights: Weights | None = None,
     ) -> tuple[Output, torch.Tensor, Decoding]:
-        """Upstream's output, its mask logits, and how it came to them."""
+        """Upstream's output, its mask logits, and how it was decoded."""
         return self._decode(memories, choose, presence, num_frames, weights, self.inputs)
 
     def decode_all(
@@ -100,7 +100,7 @@ class Inference:
             output, mask_logits = keeping_predicted_iou(
                 partial(self.run, **inputs), memories, 1, how
             )
-        if how.from_mask:  # a mask of the user's is a candidate too
+        if how.from_mask:  # the user's mask is a candidate too
             how.masks = output["pred_masks"][0].float()
             how.predicted_ious = (predicted_iou(output),)
             how.object_score = object_score(output)
@@ -114,14 +114,14 @@ class Inference:
         return {"maskmem_features": features, "maskmem_pos_enc": encodings}
 
     def encode_as_prompt(self, output: Output, masks: torch.Tensor) -> Output:
-        """An output with the memory that upstream gives prompts: of a mask of 0 and 1."""
+        """An output with a prompt's memory, which upstream makes from a mask of 0 and 1."""
         encoded = self.encode(masks, output["object_score_logits"], as_prompt=True)
         return {**without_mask(output), **encoded}
 
 
 @dataclass
 class Offer:
-    """All candidates of one decode, from which outputs are made."""
+    """All candidates of one decoding; outputs are made from them."""
 
     inference: Inference
     output: Output
@@ -145,11 +145,11 @@ class Offer:
 
 
 def predicted_iou(output: Output) -> float:
-    """Of an output; waits for the GPU. Memories of older banks have none, which counts as 1."""
+    """An output's predicted IoU; waits for the GPU. None, as in older banks, counts as 1."""
     value = output.get(PREDICTED_IOU)
     return 1.0 if value is None else float(value)
 
 
 def object_score(output: Output) -> float:
-    """Of an output; waits for the GPU."""
+    """An output's object score; waits for the GPU."""
     return float(output["object_score_logits"])

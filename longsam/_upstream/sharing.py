@@ -1,11 +1,11 @@
-"""What the objects of a frame have in common: the first self-attention of memory attention.
+"""Work that all objects of a frame share: the first self-attention of memory attention.
 
 Upstream tracks object by object. Before a layer of memory attention reads an object's memories, it
-attends to the frame itself (memory_attention.py, line 91). In the first layer nothing of the object
-is in it yet, so it is the same for all objects: 19 of the 605 GFLOP of an object at 1024 x 1024. It
-is computed once, and its bits are those that upstream computes for each. Two products of 0.5 GFLOP
-each are also the same, the queries of the first layer and `pix_feat_proj` of the memory encoder;
-they are left as they are.
+attends to the frame itself (memory_attention.py, line 91). In the first layer this does not depend
+on the object yet: 19 of the 605 GFLOP of an object at 1024 x 1024 are the same for all. They are
+computed once, with the bits that upstream computes for each. Two more products of 0.5 GFLOP each
+are the same, the queries of the first layer and `pix_feat_proj` of the memory encoder; they are not
+shared.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,23 +19,23 @@ import torch
 from longsam._installed_sam2 import SAM2VideoPredictorVOS
 
 SelfAttention = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
-"""A layer's `_forward_sa`: of batch x positions x channels, and their position encoding."""
+"""A layer's `_forward_sa`: takes batch x positions x channels, and their position encoding."""
 
 
 class FrameAttention:
-    """The first self-attention of the frame that a pass is at."""
+    """The first self-attention of a pass's current frame."""
 
     def __init__(self) -> None:
         self._frame_idx = -1
         self._result: torch.Tensor | None = None
 
     def clear(self) -> None:
-        """The frame is done, or another pass is at another one."""
+        """The frame is done, or another pass tracks another one."""
         self._result = None
 
     @contextmanager
     def of(self, frame_idx: int) -> Iterator[None]:
-        """What is computed in here, in this thread, is of this frame."""
+        """Within this context, in this thread, this frame is computed."""
         if frame_idx != self._frame_idx:
             self._frame_idx, self._result = frame_idx, None
         token = _CURRENT.set(self)
@@ -47,7 +47,7 @@ class FrameAttention:
     def result(
         self, attend: SelfAttention, layer: Any, features: torch.Tensor, encoding: torch.Tensor
     ) -> torch.Tensor:
-        """For as many objects as there are rows, which are all the same."""
+        """The result, for as many objects as there are rows; all rows are equal."""
         if self._result is None:
             self._result = attend(layer, features[:1], encoding[:1])
         return self._result.expand_as(features)
@@ -66,7 +66,7 @@ def _attend_once(
 
 
 def share_first_attention(model: Any) -> None:
-    """Let the first layer ask what was computed for the frame; not where layers are compiled."""
+    """Let the first layer reuse the frame's result, unless layers are compiled."""
     if not isinstance(model, SAM2VideoPredictorVOS) and model.num_maskmem > 0:
         first = model.memory_attention.layers[0]
         first._forward_sa = partial(_attend_once, type(first)._forward_sa, first)
