@@ -44,7 +44,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import policies_follow
 import report
@@ -88,19 +88,22 @@ def main() -> None:
     progress.read()
     lengths = {"quality": options.frames, "long": options.long_frames}
     numbers_of = {"quality": options.videos, "long": options.long_videos}
-    units = {
-        (part, seed, method): lengths[part]
+    units = [
+        Unit(part, seed, lengths[part])
         for part in parts
         if part != "time"
         for seed in range(FIRST_SEED, FIRST_SEED + numbers_of[part])
-        for method in METHODS
+    ]
+    left = {
+        unit: methods
+        for unit in units
+        if (methods := [method for method in METHODS if not progress.has(unit, method)])
     }
-    left = {unit: length for unit, length in units.items() if not progress.has(*unit, length)}
     set_up()
     if left:
         minutes = estimate(left) / 60
         print(
-            f"{len(left)} of {len(units)} runs are left: about {minutes:.0f} min of CPU time, "
+            f"{len(left)} of {len(units)} videos are left: about {minutes:.0f} min of CPU time, "
             f"{minutes / options.processes:.0f} min with {options.processes} processes",
             flush=True,
         )
@@ -169,41 +172,54 @@ class Progress:
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def has(self, part: str, seed: int, method: str, num_frames: int) -> bool:
-        return f"{part}/{num_frames}/{seed}/{method}" in self.content["runs"]
+    def has(self, unit: "Unit", method: str) -> bool:
+        return self._key(unit, method) in self.content["runs"]
 
-    def get(self, part: str, seed: int, method: str, num_frames: int) -> Any:
-        return self.content["runs"][f"{part}/{num_frames}/{seed}/{method}"]
+    def get(self, unit: "Unit", method: str) -> Any:
+        return self.content["runs"][self._key(unit, method)]
 
-    def add(self, part: str, seed: int, method: str, num_frames: int, result: Any) -> None:
-        self.content["runs"][f"{part}/{num_frames}/{seed}/{method}"] = result
+    def add(self, unit: "Unit", results: dict[str, Any]) -> None:
+        for method, result in results.items():
+            self.content["runs"][self._key(unit, method)] = result
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.content) + "\n")
         os.replace(partial, self.path)
 
-
-Unit = tuple[str, int, str]
-
-
-def objects_of(part: str) -> int | None:
-    return None if part == "quality" else 1
+    def _key(self, unit: "Unit", method: str) -> str:
+        return f"{unit.part}/{unit.num_frames}/{unit.seed}/{method}"
 
 
-def estimate(units: dict[Unit, int]) -> float:
+class Unit(NamedTuple):
+    """One video."""
+
+    part: str
+    seed: int
+    num_frames: int
+
+    @property
+    def num_objects(self) -> int | None:
+        return None if self.part == "quality" else 1
+
+
+def estimate(units: dict[Unit, list[str]]) -> float:
     """Seconds of CPU time, from the first 40 frames of a video."""
-    rates: dict[tuple[str, str], float] = {}
-    for part, _, method in units:
-        if (part, method) not in rates:
+    rates: dict[tuple[str, int], float] = {}
+    seconds = 0.0
+    for unit, methods in units.items():
+        kind = unit.part, len(methods)
+        if kind not in rates:
             began = time.process_time()
-            follow(method, FIRST_SEED, 40, objects_of(part))
-            rates[part, method] = (time.process_time() - began) / 40
-            print(f"{part} {method}: {1e3 * rates[part, method]:.1f} ms a frame", flush=True)
-    return sum(rates[part, method] * length for (part, _, method), length in units.items())
+            follow(methods, unit.seed, 40, unit.num_objects)
+            rates[kind] = (time.process_time() - began) / 40
+            print(f"{unit.part}, {len(methods)} policies: {1e3 * rates[kind]:.0f} ms a frame")
+        seconds += rates[kind] * unit.num_frames
+    return seconds
 
 
-def run(units: dict[Unit, int], progress: Progress, num_processes: int) -> None:
-    """Do what is left, as many at a time as there are processes."""
+def run(units: dict[Unit, list[str]], progress: Progress, num_processes: int) -> None:
+    """Do what is left, as many videos at a time as there are processes."""
     began, frames_done, waiting = time.perf_counter(), 0, list(units)
+    num_frames = sum(unit.num_frames for unit in units)
     running: dict[Any, Unit] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, context, initializer=set_up) as pool:
@@ -211,15 +227,16 @@ def run(units: dict[Unit, int], progress: Progress, num_processes: int) -> None:
             while waiting or running:
                 while waiting and len(running) < num_processes:
                     unit = waiting.pop(0)
-                    part, seed, method = unit
-                    job = pool.submit(follow, method, seed, units[unit], objects_of(part))
+                    job = pool.submit(
+                        follow, units[unit], unit.seed, unit.num_frames, unit.num_objects
+                    )
                     running[job] = unit
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     unit = running.pop(done)
-                    progress.add(*unit, units[unit], done.result())
-                    frames_done += units[unit]
+                    progress.add(unit, done.result())
+                    frames_done += unit.num_frames
                     spent = (time.perf_counter() - began) / 60
-                    to_go = spent * (sum(units.values()) / frames_done - 1)
+                    to_go = spent * (num_frames / frames_done - 1)
                     print(*unit, f"{spent:.1f} min, {to_go:.0f} to go", flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -228,7 +245,9 @@ def run(units: dict[Unit, int], progress: Progress, num_processes: int) -> None:
 
 def summarised(progress: Progress, part: str, num_videos: int, num_frames: int) -> dict[str, Any]:
     videos = {
-        str(seed): {method: progress.get(part, seed, method, num_frames) for method in METHODS}
+        str(seed): {
+            method: progress.get(Unit(part, seed, num_frames), method) for method in METHODS
+        }
         for seed in range(FIRST_SEED, FIRST_SEED + num_videos)
     }
     methods = list(METHODS)

@@ -1,6 +1,8 @@
-"""One memory policy on one generated video: what policies.py measures."""
+"""Memory policies on one generated video: what policies.py measures."""
 
 import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from policies_methods import METHODS
 
+from longsam.frames import FrameBuffer, open_source
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 FIRST_SEED = 3000
@@ -33,46 +36,81 @@ def set_up() -> None:
     PREDICTOR = load_predictor()
 
 
-def follow(method: str, seed: int, num_frames: int, num_objects: int | None) -> dict[str, Any]:
-    """Track a video's objects and count.
+def follow(
+    methods: Sequence[str], seed: int, num_frames: int, num_objects: int | None
+) -> dict[str, dict[str, Any]]:
+    """Track a video's objects with several policies, frame by frame, and count.
+
+    A frame is encoded once for all of them; the masks are those of a run of each by itself
+    (`State.put_image_features`).
 
     Args:
-        method: Of `METHODS`.
+        methods: Of `METHODS`.
         seed: The video's.
         num_frames: Its length.
         num_objects: 1 follows the object `seed % num_objects` alone; None follows all.
 
     Returns:
-        "objects": counts of each, by its index; "state_bytes" at the end, without features and
-        frames, and of these "policy_bytes".
+        For each method "objects": counts of each, by its index; "state_bytes" at the end, without
+        features and frames, and of these "policy_bytes".
     """
     video = SyntheticVideo(seed, num_frames, SIZE, "hard")
     target = seed % video.num_objects
     which = list(range(video.num_objects)) if num_objects is None else [target]
     starts = {obj: first_shown(video, obj) for obj in which}
-    counts = {obj: Count() for obj, start in starts.items() if start is not None}
+    seen = [obj for obj, start in starts.items() if start is not None]
+    counts = {method: {obj: Count() for obj in seen} for method in methods}
     order = sorted({start for start in starts.values() if start is not None})
-    with PREDICTOR.init_state(video, memory_policy=METHODS[method]) as state:
+    size = PREDICTOR.image_size
+    with ExitStack() as at_end:
+        images = FrameBuffer(open_source(video, size), size, 8, torch.device("cpu"))
+        at_end.callback(images.close)
+        states = {
+            method: at_end.enter_context(PREDICTOR.init_state(video, memory_policy=METHODS[method]))
+            for method in methods
+        }
+
+        def encode(frame_idx: int) -> None:
+            with torch.inference_mode():
+                features = PREDICTOR.forward_image(images[frame_idx].float().unsqueeze(0))
+            for state in states.values():
+                state.put_image_features(frame_idx, features)
+
         for start, after in pairwise([*order, num_frames]):
-            for obj in counts:
-                if starts[obj] == start:
-                    PREDICTOR.add_new_mask(state, start, obj, video.masks(start)[obj])
-            steps = PREDICTOR.propagate_in_video(
-                state, start, max_frame_num_to_track=after - 1 - start, progress_bar=False
-            )
-            for frame_idx, obj_ids, mask_logits in steps:
+            encode(start)
+            passes = {}
+            for method, state in states.items():
+                for obj in seen:
+                    if starts[obj] == start:
+                        PREDICTOR.add_new_mask(state, start, obj, video.masks(start)[obj])
+                passes[method] = PREDICTOR.propagate_in_video(
+                    state, start, max_frame_num_to_track=after - 1 - start, progress_bar=False
+                )
+            for frame_idx in range(start, after):
+                if frame_idx > start:
+                    encode(frame_idx)
                 truth = video.masks(frame_idx)
-                for obj, logits in zip(obj_ids, mask_logits, strict=True):
-                    if frame_idx > starts[obj]:
-                        counts[obj].add((logits[0] > 0).numpy(), truth[obj])
-        usage = PREDICTOR.memory_usage(state)
-    held = [usage[kind].get("cpu", 0) for kind in usage
-            if kind not in ("cached_features", "frame_buffer", "total")]  # fmt: skip
+                for method, steps in passes.items():
+                    tracked, obj_ids, mask_logits = next(steps)
+                    assert tracked == frame_idx
+                    for obj, logits in zip(obj_ids, mask_logits, strict=True):
+                        if frame_idx > starts[obj]:
+                            counts[method][obj].add((logits[0] > 0).numpy(), truth[obj])
+            for steps in passes.values():
+                assert next(steps, None) is None
+        usages = {method: PREDICTOR.memory_usage(state) for method, state in states.items()}
     return {
-        "target": target,
-        "objects": {str(obj): count.result() for obj, count in counts.items()},
-        "state_bytes": sum(held),
-        "policy_bytes": usage.get("policy", {}).get("cpu", 0),
+        method: {
+            "target": target,
+            "objects": {str(obj): count.result() for obj, count in counts[method].items()},
+            "state_bytes": sum(
+                of.get("cpu", 0)
+                for kind, of in usage.items()
+                if kind not in ("cached_features", "frame_buffer", "total")
+            ),
+            "policy_bytes": usage.get("policy", {}).get("cpu", 0),
+        }
+        for method, usage in usages.items()
     }
 
 
