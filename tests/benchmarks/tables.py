@@ -572,13 +572,41 @@ def together_on_paper() -> str:
 @measured
 def floor() -> str:
     profile = numbers("speed_cpu")["profile"]
-    tiny = profile["t"]
+    names = {
+        "image_encoder": "image encoder",
+        "memory_attention": "memory attention",
+        "sam_mask_decoder": "mask decoder",
+        "memory_encoder": "memory encoder",
+    }
+    rows = []
+    for key, model in (("t", "tiny"), ("l", "large")):
+        run = profile[key]
+        took = run["ours"]["seconds_a_frame"]
+        rows += [
+            (
+                model,
+                name,
+                f"{run['gflop'][part]:,.0f}",
+                f"{run['ours']['parts'][part]:.2f} s",
+                percent(run["gflop"][part] / run["ours"]["parts"][part] / rate(profile)),
+            )
+            for part, name in names.items()
+        ]
+        rest = took - sum(run["ours"]["parts"][part] for part in names)
+        rows.append((model, "the rest", "", f"{rest:.2f} s", ""))
+    head = ("model", "part of a frame", "GFLOP", "longsam", "share of the machine's rate")
+    tiny, large = profile["t"], profile["l"]
     return (
-        f"This machine multiplies large matrices at {profile['ceilings']['gflops']:.0f} "
-        "GFLOP/s, so "
-        f"a frame of the tiny config could take {tiny['floor_seconds']:.1f} s instead of "
-        f"{tiny['ours']['seconds_a_frame']:.1f} s. The rest is the speed of torch's CPU kernels."
+        f"This machine multiplies large matrices at {rate(profile):.0f} GFLOP/s. At that rate a "
+        f"frame takes at least {tiny['floor_seconds']:.1f} s with tiny and "
+        f"{large['floor_seconds']:.1f} s with large; longsam takes {tiny['times_floor']:.2f} and "
+        f"{large['times_floor']:.2f} times that. Where the time goes:\n\n" + table(head, rows)
     )
+
+
+def rate(profile: dict[str, Any]) -> float:
+    """GFLOP/s."""
+    return float(profile["ceilings"]["gflops"])
 
 
 def batched(case: str, count: int) -> dict[str, float]:
