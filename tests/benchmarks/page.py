@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import report
 from app_client import Server, point
 
+from longsam import Snapshots
 from longsam.masks.lines import FrameLine, Header
 from longsam.testing import SyntheticVideo, load_predictor
 
@@ -198,19 +199,20 @@ CLICK = """async ([x, y, count]) => {
 def part_click(made: Any, hour: Path, work: Path) -> dict[str, Any]:
     video = SyntheticVideo(5, CLIP_FRAMES, SMALL)
     found: dict[str, list[float]] = {"rested": [], "at_once": []}
-    with Server(hour, work / "click") as server:
-        server.ready()
-        tab = open_page(made, server.url, server.token)
-        for number in range(20):
-            name = ("rested", "at_once")[number % 2]
-            frame_idx = 1000 * number + 40
-            timed(tab, "jump", frame_idx)
-            if name == "rested":
-                tab.wait_for_timeout(1500)
-            x, y = video.click(frame_idx % CLIP_FRAMES, 0)
-            tab.keyboard.press("n")
-            found[name].append(tab.evaluate(CLICK, [4 * x, 4 * y, 1]))
-        tab.close()
+    for project in range(4):  # of ten objects each
+        with Server(hour, work / f"click_{project}") as server:
+            server.ready()
+            tab = open_page(made, server.url, server.token)
+            for number in range(10):
+                name = ("rested", "at_once")[number % 2]
+                frame_idx = 1000 * (10 * project + number) + 40
+                timed(tab, "jump", frame_idx)
+                if name == "rested":
+                    tab.wait_for_timeout(1500)
+                x, y = video.click(frame_idx % CLIP_FRAMES, 0)
+                tab.keyboard.press("n")
+                found[name].append(tab.evaluate(CLICK, [4 * x, 4 * y, 1]))
+            tab.close()
     return {f"{name}_ms": numbers(times) for name, times in found.items()}
 
 
@@ -337,7 +339,8 @@ def make_long(path: Path, out: Path, num_frames: int, num_objects: int) -> None:
             )  # fmt: skip
             file.write(line.to_line(("rle",)))
     predictor = load_predictor()
-    with predictor.init_state(path) as state:  # as if the run had come to its end
+    snapshots = Snapshots(500, folder=out / "snapshots")
+    with predictor.init_state(path, snapshots=snapshots) as state:  # as after a whole run
         state.extras["last_frame_idx"] = num_frames - 1
         predictor.save_state(state, out / "state.pt")
 

@@ -570,6 +570,19 @@ def together_on_paper() -> str:
 
 
 @measured
+def policy_costs() -> str:
+    run = numbers("policies")["time"]
+    names = {"samurai": "SAMURAI", "dam4sam": "DAM4SAM", "sam2long": "SAM2Long"}
+    times = [f"{name} {run[key]['over_none']:.2f}" for key, name in names.items()]
+    return (
+        f"CPU time of a frame with one object, beside upstream's rule: {', '.join(times)} times "
+        "(the testing model, which is small, so a policy's own work weighs more than with a "
+        f"released one; median of {len(run['samurai']['over_none_of_rounds'])} rounds; "
+        f"{source('policies')})."
+    )
+
+
+@measured
 def floor() -> str:
     profile = numbers("speed_cpu")["profile"]
     names = {
