@@ -281,20 +281,30 @@ def test_masks_without_a_save_are_not_dropped(video: Path, tmp_path: Path) -> No
         server.until(lambda project: project["model"]["state"] == "ready")
         with pytest.raises(httpx.HTTPStatusError, match="has masks of 3 frames and no save"):
             server.post("open", video=video.name)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert len(before) == 2
 
 
-@pytest.mark.parametrize("save_every", ["0", "50", "500"])
-def test_a_finished_run_keeps_all_its_masks(save_every: str, video: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--save-every", "0"), f"has masks of {NUM_FRAMES} frames and no save"),
+        (("--snapshot-every", "0"), "kept no snapshots"),
+        (("--save-every", "50"), None),
+        ((), None),
+    ],
+)
+def test_a_finished_run_keeps_all_its_masks(
+    flags: tuple[str, ...], message: str | None, video: Path, tmp_path: Path
+) -> None:
     words = ["track", str(video), "--out", str(tmp_path), "--testing-model", "--point",
-             "64,48:1", "--quiet", "--save-every", save_every]  # fmt: skip
+             "64,48:1", "--quiet", *flags]  # fmt: skip
     assert main(words) == 0
     before = (tmp_path / "masks.jsonl").read_bytes()
     with Server(video, tmp_path) as server:
         project = server.until(lambda project: project["model"]["state"] == "ready")
-        if save_every == "0":
-            with pytest.raises(httpx.HTTPStatusError, match=f"has masks of {NUM_FRAMES} frames"):
+        if message is not None:
+            with pytest.raises(httpx.HTTPStatusError, match=message):
                 server.post("open", video=video.name)
         else:
             project = server.ready()

@@ -426,9 +426,14 @@ class Project:
                 ),
             )
             return None
-        self.state = self.predictor.load_state(
-            save, self.folder.video, snapshots=self.folder.snapshots(correcting=correcting)
-        )
+        snapshots = self.folder.snapshots(correcting=correcting)
+        if not snapshots.is_dir():
+            raise ValueError(
+                f"{self.folder.path} has a run that kept no snapshots (--snapshot-every 0), so it "
+                "cannot be corrected here. Give another folder with --out, or track again with "
+                "`longsam track --overwrite`."
+            )
+        self.state = self.predictor.load_state(save, self.folder.video, snapshots=snapshots)
         noted = self.state.extras.get("app")
         return noted if isinstance(noted, dict) else {}
 
