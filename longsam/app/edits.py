@@ -63,7 +63,7 @@ def apply(
 ) -> tuple[list[ObjectId], Any]:
     """Let the model have the edits of an object on a frame, one after the other.
 
-    Each is a call of its own, as clicks are, since a click refines the mask of those before. Where
+    Each is a separate call, as clicks are, since a click refines the mask of those before. Where
     one was taken away all are given again, so that a list of edits always has the same mask.
 
     Args:
@@ -112,7 +112,7 @@ def answer(
     mask_logits: Any,
     shown: Iterable[ObjectId],
 ) -> Answer:
-    """What the page is told of a frame: the masks of some of its objects."""
+    """The masks of some objects of a frame, as the page gets them."""
     masks = (mask_logits[:, 0] > 0).cpu().numpy()
     try:
         scores = predictor.scores(state, frame_idx)

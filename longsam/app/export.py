@@ -14,7 +14,7 @@ FOLDER = "exports"
 
 
 class Exports:
-    """The exports of one project: each a file of its own, a ZIP where it has several.
+    """The exports of one project: each one file, a ZIP where there are several.
 
     Args:
         folder: Of the project; they go into `exports` within it.
@@ -57,14 +57,14 @@ class Exports:
             done: Called with None, or with what went wrong.
 
         Raises:
-            ValueError: There is no such format, no masks, or another export is on its way.
+            ValueError: There is no such format, no masks, or another export is running.
         """
         if to != OVERLAY and to not in exports.FORMATS:
             raise ValueError(
                 f"there is no format {to!r}; there are {', '.join((*exports.FORMATS, OVERLAY))}."
             )
         if self._thread is not None and self._thread.is_alive():
-            raise ValueError("another export is on its way; wait for it.")
+            raise ValueError("another export is running; wait for it.")
         try:
             num_frames = len(MaskFolder(self._masks))
         except FileNotFoundError as error:
@@ -86,7 +86,7 @@ class Exports:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait for the export that is on its way."""
+        """Wait for the running export."""
         if self._thread is not None:
             self._thread.join()
 

@@ -50,12 +50,12 @@ class Folder:
 
     @property
     def correction(self) -> Path:
-        """The folder of a correction on its way: that of a correction."""
+        """The folder of an unfinished correction, as in `longsam correct`."""
         return self.path / results.CORRECTION
 
     @property
     def new_masks(self) -> Path:
-        """The masks of a correction on its way."""
+        """The masks of an unfinished correction."""
         return self.correction / NEW
 
     def save_in(self, *, correcting: bool) -> Path:
@@ -95,7 +95,7 @@ class Folder:
             )
 
     def begin_correction(self) -> None:
-        """A folder of its own for a correction, with the snapshots there are."""
+        """A separate folder for a correction, with the snapshots there are."""
         self.drop_correction()
         results.link_snapshots(self.path, self.correction)
         self.new_masks.mkdir()

@@ -3,7 +3,7 @@
 The page may prompt, delete and read everything that its user may, so a request must show
 
 - a `Host` that is this machine's own name for itself, at any port (`ssh -L` changes it): a name of
-  somebody else's that resolves to 127.0.0.1 (DNS rebinding) is refused;
+  another name that resolves to 127.0.0.1 (DNS rebinding) is refused;
 - for anything that changes something, and for the WebSocket, an `Origin` that is this host;
 - the token, in the address of the first page and from then on in a cookie that scripts cannot read.
 

@@ -111,7 +111,7 @@ class Log:
 
 
 def is_operation(value: Any) -> bool:
-    """Whether a line is one that this module writes; the file may be somebody else's."""
+    """Whether a line is one that this module writes; the file may be from others."""
     if not isinstance(value, dict) or not isinstance(value.get("op"), str):
         return False
     if value.keys() - {"op"} != _KEYS.get(value["op"], {0}):

@@ -1,8 +1,8 @@
 """Frames of a video as JPEG or PNG, any of them within a blink.
 
-Two threads read the video, each with a source of its own. One gives the exact frames, and reads on
-in the direction of travel while nobody waits. The other gives key frames, which decode at once, for
-as long as the exact frame of a jump is still being decoded.
+Two threads read the video, each with its own source. One gives the exact frames, and reads ahead
+in the direction of travel while no request waits. The other gives key frames, which decode at
+once, until the exact frame of a jump is decoded.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ NEAR = 64
 """A frame at most so far back is a step backwards, not a jump."""
 
 AT_ONCE = 16
-"""Frames that are decoded before it is looked whether somebody waits for another one."""
+"""Frames decoded between two checks for a newer request."""
 
 JPEG_QUALITY = 87
 
@@ -99,7 +99,7 @@ class Pictures:
         self._last = -1  # the frame that was asked for last
         self._direction = 1
         self._decoded = 0  # the frame that decodes next without a seek
-        self._urgent: Key | None = None  # what somebody waits for
+        self._urgent: Key | None = None  # the frame that a user waits for
         self._width: int | None = 1280
         self._ahead: list[int] = []
         self._is_closed = False
@@ -123,8 +123,8 @@ class Pictures:
 
         Args:
             frame_idx: The frame.
-            width: At most so many pixels wide, of `WIDTHS`, as JPEG; None is a PNG in its own size.
-            is_shown: Whether somebody waits for it: then those that were asked for before, and are
+            width: The greatest width in pixels, of `WIDTHS`, as JPEG; None is a PNG in full size.
+            is_shown: Whether a user waits for it: then those that were asked for before, and are
                 not begun, are given up.
 
         Returns:

@@ -23,7 +23,7 @@ from longsam.cli.track import SNAPSHOT_BYTES
 from longsam.masks import MaskWriter
 
 SNAPSHOTS_EVERY = 300
-"""Frames; going back tracks up to so many again, plus `reach`."""
+"""Frames; going back tracks at most this many again, plus `reach`."""
 
 Prompts = dict[tuple[ObjectId, int], list[Edit]]
 Passes = list[list[Any]]

@@ -78,7 +78,7 @@ def _again(run: Project, operations: list[Operation | None]) -> None:
                 run.track_frame()
             run.end_pass()
             continue
-        while run.is_running:  # a pass that came to its end
+        while run.is_running:  # a pass that ended by itself
             run.track_frame()
         run.apply(operation)
     run.logs_answers = True

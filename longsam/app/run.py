@@ -13,7 +13,7 @@ class ConflictError(ValueError):
 
 
 class Run(Project):
-    """A project that is opened where it was left, and used."""
+    """An open project, resumed where it stopped."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +90,7 @@ class Run(Project):
 
         Args:
             direction: "forward", "reverse" or "both".
-            start: The first frame; None is the first with a prompt, or where it was left off.
+            start: The first frame; None is the first with a prompt, or where tracking stopped.
             end: The last frame; None is the end of the video.
 
         Raises:
@@ -116,7 +116,7 @@ class Run(Project):
         self._begin(passes)
 
     def resume(self) -> None:
-        """Continue where it was left off, or track on from a correction.
+        """Continue where tracking stopped, or track on from a correction.
 
         Raises:
             ValueError: Nothing was left off.

@@ -207,7 +207,7 @@ class Session:
         self.tell_project()
 
     def export(self, to: str, category: str | None) -> None:
-        """Write the masks in another format, in a thread of its own.
+        """Write the masks in another format, in a separate thread.
 
         Raises:
             ValueError: There is no such format, or nothing to write.
@@ -364,7 +364,7 @@ class Session:
             first, last = self._changed or (frames[0], frames[0])
             self._changed = min(first, *frames), max(last, *frames)
 
-    # What is told -------------------------------------------------------------------------------
+    # Events -------------------------------------------------------------------------------------
 
     def _tell(self, busy: str | None) -> None:
         """Something takes long, or is over. Also called by the thread of an export."""

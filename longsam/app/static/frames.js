@@ -68,7 +68,7 @@ export function load(frame, width, ahead = false) {
   const promise = fetchPicture(frame, width, ahead, controller.signal);
   coming.set(at, { promise, controller, since: performance.now(), ahead });
   const gone = () => coming.get(at)?.promise === promise && coming.delete(at);
-  promise.then(gone, gone); // whoever waits is told of an error
+  promise.then(gone, gone); // the caller gets the error
   return promise;
 }
 
@@ -94,7 +94,7 @@ export async function loadKeyFrame(frame, width) {
   bitmaps.set(key(near, width), bitmap);
   return { frame: near, picture: best(near) ?? { bitmap, width } };
 }
-/** Stop what is on its way. @param {(frame: number, ahead: boolean, age: number) => boolean} which
+/** Stop what is loading. @param {(frame: number, ahead: boolean, age: number) => boolean} which
  * age: in milliseconds. */
 export function abort(which) {
   for (const [at, { controller, since, ahead }] of coming) {

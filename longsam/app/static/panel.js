@@ -81,7 +81,7 @@ function position() {
   if (document.activeElement !== field("time")) field("time").value = s.timeOf(state.frame);
   const { frame } = player.shown;
   const behind = frame >= 0 && !state.playing && !player.arrived();
-  show("badge-key", behind, `frame ${frame} is shown; ${state.frame} is on its way`);
+  show("badge-key", behind, `frame ${frame} is shown; ${state.frame} is loading`);
   show("badge-before", masksAt(frame)?.kind === "before");
   for (const item of at("objects").querySelectorAll("li")) {
     const mask = masksAt(frame)?.masks.find(({ id }) => String(id) === item.dataset.object);

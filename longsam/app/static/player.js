@@ -9,7 +9,7 @@ export const shown = { frame: -1, exact: false, width: 0, bitmap: null };
 /** Whether the frame that is wanted is shown. */
 export const arrived = () => shown.exact && shown.frame === state.frame;
 
-const NEAR = 12; // frames; a step of so many is decoded on, no key frame is shown first
+const NEAR = 12; // frames; a step of at most this many shows no key frame first
 const AHEAD = 3; // frames fetched in the direction of travel
 const KEY_FRAMES_FROM = 8; // times the speed: only key frames are shown
 

@@ -1,4 +1,4 @@
-/** What the page knows, in one place, and who is told when it changes. */
+/** What the page knows, in one place, and who listens to its changes. */
 import { post, reasonOf } from "./api.js";
 /** @typedef {import("./types.js").ObjectId} ObjectId @typedef {import("./types.js").Thing} Thing */
 /** @typedef {"point" | "box" | "paint" | "erase"} Tool */

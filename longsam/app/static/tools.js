@@ -41,11 +41,11 @@ export function cancel() {
   return was;
 }
 
-/** Whether prompts can be given now; if not, the user is told why. */
+/** Whether prompts can be given now; if not, the user sees why. */
 function promptable() {
   if (!state.project?.video || watches()) return false;
   if (state.playing) pause();
-  else if (!arrived()) say("info", "The frame is on its way; prompt it when it is shown.");
+  else if (!arrived()) say("info", "The frame is loading; prompt it when it is shown.");
   else return true;
   return false;
 }
