@@ -156,6 +156,7 @@ STATED = {
     f"{1024 * 1024 * 4 / 2**20:.0f} MiB": "a float32 mask at 1024 x 1024",
     f"{64**3 * 2 / 2**10:.0f} KiB": "memory features, bfloat16",
     f"{64**3 * 2 / 2**20:.1f} MiB": "the same",
+    "95 %": "the level of a bootstrap's bounds",
     "8 MiB": "a snapshot with a memory policy: features of all frames within reach",
     f"{256 * 256 * 4 / 2**10:.0f} KiB": "mask logits, float32",
     "16 MiB": "a frame's features, float32; tests/benchmarks/together.py",
