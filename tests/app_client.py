@@ -54,7 +54,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.communicate(timeout=60)
+            _, self.errors = self.process.communicate(timeout=60)
         finally:
             self.process.kill()
 

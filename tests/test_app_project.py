@@ -281,6 +281,7 @@ def test_masks_without_a_save_are_not_dropped(video: Path, tmp_path: Path) -> No
         server.until(lambda project: project["model"]["state"] == "ready")
         with pytest.raises(httpx.HTTPStatusError, match="has masks of 3 frames and no save"):
             server.post("open", video=video.name)
+    assert "has masks of 3 frames and no save" in server.errors
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert len(before) == 2
 

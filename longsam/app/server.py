@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,6 +107,7 @@ class App:
         try:
             await self.open(name)
         except Exception as error:
+            print(f"longsam: {error}", file=sys.stderr, flush=True)
             self._event({"type": "message", "level": "error", "text": f"{error}"})
 
     async def open(self, name: str) -> None:

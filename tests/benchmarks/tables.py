@@ -583,6 +583,17 @@ def policy_costs() -> str:
 
 
 @measured
+def frame_on_a_cpu() -> str:
+    profile = numbers("speed_cpu")["profile"]
+    tiny, large = (profile[key]["ours"]["seconds_a_frame"] for key in ("t", "l"))
+    return (
+        f"SAM 2 itself is slow without a GPU: on two CPU cores a frame takes {tiny:.0f} s with the "
+        f"tiny model and {large:.0f} s with the large one ([Speed](guides/speed.md)). Nothing has "
+        "been measured on a GPU yet."
+    )
+
+
+@measured
 def floor() -> str:
     profile = numbers("speed_cpu")["profile"]
     names = {
