@@ -125,7 +125,10 @@ def test_the_command_lines_run(
         words = as_a_test_runs_it(line, stream)
         if line in done or (words[:1] == ["demo"] and (tmp_path / words[1]).exists()):
             continue  # said in two places
-        if words[0] == "track" and (tmp_path / words[words.index("--out") + 1]).exists():
+        if "--resume" in words:  # of the run that the same line without it makes
+            begun = [word for word in words if word != "--resume"]
+            assert main([*begun, "--overwrite"]) == 0, line
+        elif words[0] == "track" and (tmp_path / words[words.index("--out") + 1]).exists():
             words.append("--overwrite")
         done.add(line)
         if words[0] == "app":
