@@ -1,5 +1,6 @@
 """What a state holds besides upstream's keys: options, memory, passes, snapshots, extras."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import Any, NoReturn
@@ -217,29 +218,19 @@ class Session:
             memories: What the object remembers.
             batch_size: How many objects that is.
         """
-        if frame.is_prompt:
-            return self._infer(frame, memories, batch_size)
-        with self.attention.of(frame.frame_idx):
-            return self._infer(frame, memories, batch_size)
-
-    def _infer(
-        self,
-        frame: _upstream.Inference,
-        memories: dict[str, dict[int, _upstream.Output]],
-        batch_size: int,
-    ) -> tuple[_upstream.Output, torch.Tensor]:
-        if self.follower is not None:
-            return self.follower.track(frame.state, memories, frame)
-        if self.batches is None or frame.is_prompt:
-            return frame.plain(memories, batch_size)
-        return self.batches.track(
-            frame.state,
-            _upstream.index_of_outputs(frame.state, memories),
-            frame.frame_idx,
-            self.memory.reach,
-            frame.plain,
-            reverse=frame.reverse,
-        )
+        with nullcontext() if frame.is_prompt else self.attention.shared():
+            if self.follower is not None:
+                return self.follower.track(frame.state, memories, frame)
+            if self.batches is None or frame.is_prompt:
+                return frame.plain(memories, batch_size)
+            return self.batches.track(
+                frame.state,
+                _upstream.index_of_outputs(frame.state, memories),
+                frame.frame_idx,
+                self.memory.reach,
+                frame.plain,
+                reverse=frame.reverse,
+            )
 
     def before_frame(self, current: Pass) -> None:
         """A pass asks for its next frame: refuse if one of its objects is gone.

@@ -20,10 +20,15 @@ FRAMES = 12
 Step = tuple[int, list[Any], torch.Tensor]
 
 
-def tracked(predictor: Any, video: Path, **options: Any) -> list[Step]:
-    state = predictor.init_state(str(video), **options)
+def prompted(predictor: Any, video: Any, **options: Any) -> Any:
+    state = predictor.init_state(video, **options)
     for obj_id, point in PROMPTS.items():
         predictor.add_new_points_or_box(state, 0, obj_id, points=[point], labels=[1])
+    return state
+
+
+def tracked(predictor: Any, video: Path, **options: Any) -> list[Step]:
+    state = prompted(predictor, str(video), **options)
     steps = predictor.propagate_in_video(state, max_frame_num_to_track=FRAMES - 1)
     return [(frame_idx, list(obj_ids), logits.clone()) for frame_idx, obj_ids, logits in steps]
 
@@ -70,22 +75,13 @@ def test_first_self_attention_is_computed_once_a_frame(
         assert_equal(mine, tracked(upstream, jpegs))
 
 
-def test_passes_that_take_turns_do_not_see_each_other(
-    ours: LongVideoPredictor, jpegs: Path
-) -> None:
+def test_passes_that_take_turns_do_not_see_each_other(ours: LongVideoPredictor) -> None:
     """Two states are at the same frame index of videos that differ."""
     videos = [SyntheticVideo(seed, FRAMES, (120, 160)) for seed in (1, 2)]
-    runs = []
-    for video in videos:
-        state = ours.init_state(video)
-        for obj_id, point in PROMPTS.items():
-            ours.add_new_points_or_box(state, 0, obj_id, points=[point], labels=[1])
-        runs.append(ours.propagate_in_video(state))
+    runs = [ours.propagate_in_video(prompted(ours, video)) for video in videos]
     turns = list(zip(*runs, strict=True))
     for number, video in enumerate(videos):
-        state = ours.init_state(video)
-        for obj_id, point in PROMPTS.items():
-            ours.add_new_points_or_box(state, 0, obj_id, points=[point], labels=[1])
+        state = prompted(ours, video)
         for (_, _, a), (_, _, b) in zip(
             (turn[number] for turn in turns), ours.propagate_in_video(state), strict=True
         ):

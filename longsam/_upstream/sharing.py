@@ -26,18 +26,15 @@ class FrameAttention:
     """The first self-attention of a pass's current frame."""
 
     def __init__(self) -> None:
-        self._frame_idx = -1
         self._result: torch.Tensor | None = None
 
     def clear(self) -> None:
-        """The frame is done, or another pass tracks another one."""
+        """The frame is done, or the next one begins."""
         self._result = None
 
     @contextmanager
-    def of(self, frame_idx: int) -> Iterator[None]:
-        """Within this context, in this thread, this frame is computed."""
-        if frame_idx != self._frame_idx:
-            self._frame_idx, self._result = frame_idx, None
+    def shared(self) -> Iterator[None]:
+        """Within this context, in this thread, an object of the current frame is tracked."""
         token = _CURRENT.set(self)
         try:
             yield

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from longsam.frames import Frame, FrameSource, open_source
+from longsam.frames import Frame, open_source
 
 WIDTHS = (640, 960, 1280, 1920, 2560)
 
@@ -171,8 +171,11 @@ class Pictures:
         return quick, picture
 
     def _warm_up(self) -> None:
-        """Learn where the keyframes are, before the first jump."""
-        jump(self._source, self.num_frames - 1)
+        """Jump once: the first jump of a source looks at the file's beginning, which is slow."""
+        with contextlib.suppress(RuntimeError, OSError):
+            last = self._source.quick_frame(self.num_frames - 1)
+            for _ in self._source.read(last, last + 1):
+                pass
         with self._scout_lock, contextlib.suppress(RuntimeError, OSError):
             self._scout.learn(self._source)
             self._scout.quick_frame(self.num_frames - 1)
@@ -280,14 +283,6 @@ class Pictures:
             pass
         except (RuntimeError, OSError):  # damaged: said when it is shown
             self._ahead = []
-
-
-def jump(source: FrameSource, frame_idx: int) -> None:
-    """Go far once: before its first jump a source looks at the file's beginning, which is slow."""
-    with contextlib.suppress(RuntimeError, OSError):
-        quick = source.quick_frame(frame_idx)
-        for _ in source.read(quick, quick + 1):
-            pass
 
 
 def encoded(frame: Frame, width: int | None) -> bytes:

@@ -17,6 +17,7 @@ from longsam.app.folder import Folder
 from longsam.app.log import Log, Operation
 from longsam.app.tracked import Tracked
 from longsam.cli import record as records
+from longsam.cli import results
 from longsam.cli.correct import SAVE_EVERY
 from longsam.cli.record import Record
 from longsam.cli.track import SNAPSHOT_BYTES
@@ -427,12 +428,7 @@ class Project:
             )
             return None
         snapshots = self.folder.snapshots(correcting=correcting)
-        if not snapshots.is_dir():
-            raise ValueError(
-                f"{self.folder.path} has a run that kept no snapshots (--snapshot-every 0), so it "
-                "cannot be corrected here. Give another folder with --out, or track again with "
-                "`longsam track --overwrite`."
-            )
+        results.check_snapshots(snapshots.parent)
         self.state = self.predictor.load_state(save, self.folder.video, snapshots=snapshots)
         noted = self.state.extras.get("app")
         return noted if isinstance(noted, dict) else {}

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -76,10 +75,17 @@ class App:
     Args:
         model: How the predictor is made.
         videos: By the name that the page has for it: the video, and the folder of its project.
+        on_refused: Called with the reason if the one video cannot be opened.
     """
 
-    def __init__(self, model: Model, videos: dict[str, tuple[Path, Path]]):
+    def __init__(
+        self,
+        model: Model,
+        videos: dict[str, tuple[Path, Path]],
+        on_refused: Callable[[str], object],
+    ):
         self.videos = videos
+        self._on_refused = on_refused
         self.session = Session(model, self._event)
         self.pictures: Pictures | None = None
         self.controlling: str | None = None
@@ -107,7 +113,7 @@ class App:
         try:
             await self.open(name)
         except Exception as error:
-            print(f"longsam: {error}", file=sys.stderr, flush=True)
+            self._on_refused(str(error))
             self._event({"type": "message", "level": "error", "text": f"{error}"})
 
     async def open(self, name: str) -> None:

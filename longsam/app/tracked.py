@@ -212,4 +212,4 @@ def score_codes(scores: list[float | None]) -> Codes:
     """0 where it is not known, else 1 to 255 for object scores from -10 to 10."""
     numbers = np.array(scores, np.float64)  # NaN where there is none
     codes = 1 + np.rint(254 * np.clip((numbers + 10) / 20, 0, 1))
-    return np.where(np.isnan(numbers), 0, np.nan_to_num(codes)).astype(np.uint8)
+    return np.where(np.isnan(numbers), 0, codes).astype(np.uint8)

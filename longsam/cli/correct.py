@@ -80,11 +80,7 @@ def run(options: argparse.Namespace) -> int:
             f"The run in {out} is one of --everything, which keeps no snapshots and cannot be "
             "corrected. To correct an object, track it with a prompt (`longsam track --box`)."
         )
-    if not (out / results.SNAPSHOTS).is_dir():
-        raise ValueError(
-            f"The run in {out} kept no snapshots (--snapshot-every 0), so it cannot be corrected; "
-            "track again with --overwrite."
-        )
+    results.check_snapshots(out)
     corrections = _corrections(options, work)
     record.use_model(options, recorded)
     options.dtype = options.dtype or recorded.dtype

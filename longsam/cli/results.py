@@ -106,6 +106,19 @@ def draw_overlay(out: Path, video: str, frames: range, *, is_quiet: bool) -> Non
         render_overlay(out, video, frame_rate=rate, progress=lambda _: bar.update())
 
 
+def check_snapshots(out: Path) -> None:
+    """Refuse a run that cannot be corrected.
+
+    Raises:
+        ValueError: It kept no snapshots.
+    """
+    if not (out / SNAPSHOTS).is_dir():
+        raise ValueError(
+            f"The run in {out} kept no snapshots (--snapshot-every 0), so it cannot be corrected; "
+            "track again with --overwrite."
+        )
+
+
 def link_snapshots(out: Path, work: Path) -> None:
     """Give a correction separate snapshots: until it is complete, the run's stay valid."""
     (work / SNAPSHOTS).mkdir(parents=True)
