@@ -1,5 +1,6 @@
 """The frames are those upstream sees: decord's, bit for bit, in any order of reading."""
 
+import gc
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 import av
 import decord
 import numpy as np
+import psutil
 import pytest
 import torch
 import videos
@@ -522,3 +524,20 @@ def test_a_jump_back_after_a_far_jump_begins_at_the_keyframe_before(tmp_path: Pa
     assert other._container is container  # it has not gone back to look at the start
     for target, frame in frames.items():
         assert np.array_equal(frame, in_order[target])
+
+
+def test_going_back_to_the_start_again_and_again_holds_one_decoder(tmp_path: Path) -> None:
+    """A decoder of 720p holds 15 MB and more; it must not wait for the garbage collector."""
+    path = videos.write_video(tmp_path / "v.mp4", 12, 720, 1280, options={"g": "100", "bf": "2"})
+    source = VideoFile(path, SIZE)
+    process, resident = psutil.Process(), []
+    gc.disable()
+    try:
+        for _ in range(25):
+            for frame_idx in (10, 2):
+                next(source.read(frame_idx, frame_idx + 1))
+            resident.append(process.memory_info().rss)
+    finally:
+        gc.enable()
+    assert max(resident[5:]) - max(resident[:5]) < 60_000_000
+    source.close()

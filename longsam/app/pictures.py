@@ -20,7 +20,7 @@ from longsam.frames import Frame, open_source
 
 WIDTHS = (640, 960, 1280, 1920, 2560)
 
-CACHE_BYTES = 96 << 20
+CACHE_BYTES = 64 << 20
 
 AHEAD = 24
 """Frames that are made ready in forward travel: a second of most videos."""

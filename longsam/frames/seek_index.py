@@ -102,6 +102,10 @@ class HeaderKeyframes:
         every = -(-len(self._listed) // MAX_KEYFRAMES)
         self._listed = self._listed[:: max(1, every)]
 
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
     def first(self) -> Keyframe | None:
         """The first keyframe after the start; None if there is none, or it is not as listed."""
         return self._read(1) if len(self._listed) > 1 else None
@@ -162,6 +166,7 @@ class PacketScan:
         index: SeekIndex,
     ):
         self.num_frames = 0
+        self._container = container
         self._size = max(container.size, 0)
         self._packets = container.demux(stream)
         self._position = 0
@@ -172,6 +177,10 @@ class PacketScan:
         self.seconds = 0.0
         self._time_base = float(stream.time_base or 0)
         self._unsettled: list[Keyframe] = []  # keyframes whose leading pictures may still follow
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
 
     def run(self, *, until: int | None = None, progress: str) -> None:
         """Continue to the end, or until the keyframes at or before frame `until` are known.

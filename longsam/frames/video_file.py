@@ -73,7 +73,7 @@ class VideoFile(FrameSource):
         self._has_jumped = False
         self._warned_of_damage = False
 
-        self._rewind()
+        self._open()
         first = self._decode()
         self._pending: av.VideoFrame | None = first  # decoded, and not yet read
         self._first_pts = self._last_pts = first.pts
@@ -121,8 +121,9 @@ class VideoFile(FrameSource):
             self._scan = None  # it fills in the index that it was made with
 
     def close(self) -> None:
-        self._container.close()
-        self._scan = self._header = None
+        for opened in (self._container, self._scan, self._header):
+            if opened is not None:
+                opened.close()
 
     # Counting -------------------------------------------------------------------------------
 
@@ -164,11 +165,15 @@ class VideoFile(FrameSource):
 
     def _rewind(self) -> None:
         """Open the file again, at its start."""
+        before = self._container
+        self._open()
+        before.close()  # PyAV's containers are part of a cycle: as garbage they keep their frames
+
+    def _open(self) -> None:
         self._container, self._stream = open_video(self.path)
         self._frames = decoded_from_the_first(self._container, self._stream)
         self._next_idx = 0
-        self._pending = None
-        self._last_pts = None
+        self._pending = self._last_pts = None
 
     def _decode(self) -> av.VideoFrame:
         """The decoder's next frame, whichever it is."""
