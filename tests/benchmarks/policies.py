@@ -12,7 +12,8 @@ mask on the first frame that shows it. Parts:
   them, "one" of the object `seed % num_objects`: objects are tracked as if each were alone
   (tests/test_policies.py), so one run gives both.
 - long: 5 videos of 5,000 frames, the object `seed % num_objects`.
-- time: CPU time a frame with one object, five passes taking turns frame by frame.
+- time: CPU time a frame with one object, passes taking turns frame by frame; of SAM2Long also with
+  three hypotheses on every frame ("sam2long_splits").
 
 Measures, of an object over the frames after its prompt:
 
@@ -44,7 +45,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import policies_follow
 import report
@@ -54,6 +55,7 @@ from policies_methods import METHODS, code_of
 from policies_summary import blocks, held, plot, summary
 
 import longsam
+from longsam.policies import Sam2Long
 from longsam.testing import SyntheticVideo
 
 ROUNDS = 5
@@ -61,7 +63,21 @@ FRAMES_A_ROUND = 60
 WARM_UP = 40
 """Frames before the first round: until then memories fill up."""
 
-MOST = {"samurai": 1.1, "dam4sam": 1.1, "sam2long": 2.2}
+
+class Splits(Sam2Long):
+    """Once split, hypotheses stay three."""
+
+    num_followed: ClassVar[int] = 0
+
+    def branch(self, memos: Any, offers: Any) -> Any:
+        pairs = super().branch(memos, offers)
+        Splits.num_followed = len(pairs)
+        return pairs
+
+
+TIMED = METHODS | {"sam2long_splits": Splits(certain_score=100.0)}
+
+MOST = {"samurai": 1.1, "dam4sam": 1.1, "sam2long": 2.2, "sam2long_splits": 2.2}
 """The bars: CPU time a frame over that of upstream's rule."""
 
 
@@ -278,22 +294,23 @@ def times(num_frames: int) -> dict[str, Any]:
     predictor = policies_follow.PREDICTOR
     with ExitStack() as at_end:
         steps = {}
-        for method, policy in METHODS.items():
+        for method, policy in TIMED.items():
             state = at_end.enter_context(predictor.init_state(frames, memory_policy=policy))
             predictor.add_new_mask(state, 0, 1, video.masks(start)[target])
             steps[method] = predictor.propagate_in_video(state, progress_bar=False)
         rounds = []
         for number in range(-1, ROUNDS):
-            spent = dict.fromkeys(METHODS, 0.0)
+            spent = dict.fromkeys(TIMED, 0.0)
             for _ in range(WARM_UP if number < 0 else FRAMES_A_ROUND):
                 for method, pass_ in steps.items():
                     began = time.thread_time()
                     next(pass_)
                     spent[method] += time.thread_time() - began
+            assert Splits.num_followed == 3
             if number >= 0:
                 rounds.append({m: 1e3 * total / FRAMES_A_ROUND for m, total in spent.items()})
     found: dict[str, Any] = {"clock": "time.thread_time, one thread of torch"}
-    for method in METHODS:
+    for method in TIMED:
         ratios = [one[method] / one["none"] for one in rounds]
         middle = statistics.median(one[method] for one in rounds)
         found[method] = {

@@ -572,7 +572,11 @@ def together_on_paper() -> str:
 @measured
 def policy_costs() -> str:
     run = numbers("policies")["time"]
-    names = {"samurai": "SAMURAI", "dam4sam": "DAM4SAM", "sam2long": "SAM2Long"}
+    names = {
+        "samurai": "SAMURAI",
+        "dam4sam": "DAM4SAM",
+        "sam2long_splits": "SAM2Long with three hypotheses on every frame",
+    }
     times = [f"{name} {run[key]['over_none']:.2f}" for key, name in names.items()]
     return (
         f"CPU time of a frame with one object, beside upstream's rule: {', '.join(times)} times "
