@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,6 +27,9 @@ MAX_QUEUED = 1000
 """Events for a page that does not take them; then it is cut off, and asks for all again."""
 
 MAX_EDITS = 1000
+
+TRIM_SECONDS = 30.0
+"""How often free memory is given back to the system."""
 
 ObjectId = Annotated[int | str, Field(union_mode="left_to_right")]
 Frame = Annotated[int, InPath(ge=0, lt=1 << 31)]
@@ -97,10 +101,12 @@ class App:
         """Start with the server, and end with it."""
         self._loop = asyncio.get_running_loop()
         self.session.start()
+        trimming = asyncio.create_task(_trim())
         opening = None
         if len(self.videos) == 1:
             opening = asyncio.create_task(self._open_first(next(iter(self.videos))))
         yield
+        trimming.cancel()
         if opening is not None:
             opening.cancel()
         for queue in self._pages.values():
@@ -177,6 +183,15 @@ class App:
                 queue.put_nowait(self.event_for(event, tab))
             except asyncio.QueueFull:
                 del self._pages[tab]
+
+
+async def _trim() -> None:
+    """Give back what is free between the pictures of the cache: it would add up for an hour."""
+    with contextlib.suppress(AttributeError, OSError):  # only glibc has it
+        trim = ctypes.CDLL(None).malloc_trim
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            await asyncio.to_thread(trim, 0)
 
 
 def make_app(app: App) -> FastAPI:
