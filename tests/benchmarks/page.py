@@ -13,7 +13,7 @@ Needs Debian's chromium. Parts:
 - timeline: 200,000 frames of 20 objects: the intervals between frames of the browser, and the time
   of the page's own drawing, while the timeline is panned and zoomed; bytes until the first paint.
 - memory: the server's resident memory while a scripted user scrubs and tracks: the most until ten
-  minutes, or half of `--minutes`, and the most after that.
+  minutes, or half of `--minutes`, and the most after that. The cache of pictures is full before.
 
 Writes results/page.json; other parts of an earlier run are kept.
 """
@@ -43,6 +43,7 @@ import report
 from app_client import Server, point
 
 from longsam import Snapshots
+from longsam.app.pictures import CACHE_BYTES
 from longsam.masks.lines import FrameLine, Header
 from longsam.testing import SyntheticVideo, load_predictor
 
@@ -412,6 +413,11 @@ def part_memory(made: Any, hour: Path, work: Path, minutes: float) -> dict[str, 
         click = point(video, 0, 0) | {"x": 4 * x, "y": 4 * y}
         server.post("prompts", object=1, frame=0, edits=[click])
         server.post("track")
+        size = 0
+        for frame_idx in range(HOUR_FRAMES):
+            size += len(server.client.get(f"/api/frame/{frame_idx}.jpg?width=1280").content)
+            if size > CACHE_BYTES:
+                break
         began = time.monotonic()
         while (passed := time.monotonic() - began) < 60 * minutes:
             timed(tab, "jump", rng.randrange(HOUR_FRAMES))
