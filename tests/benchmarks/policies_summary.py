@@ -122,8 +122,10 @@ def blocks(videos: dict[str, Any], methods: list[str]) -> dict[str, list[float |
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
     """Q, J and shares of each method, and Q over the long videos."""
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4))
     quality = numbers.get("quality", {})
+    of_long = numbers.get("long", {}).get("Q_by_block", {})
+    num_axes = 3 if of_long else 2
+    figure, axes = plt.subplots(1, num_axes, figsize=(5 * num_axes, 4))
     for at, objects in enumerate(("one", "several")):
         of_all = quality.get(objects, {})
         others = [method for method in of_all if method != "none"]
@@ -136,6 +138,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
             )  # fmt: skip
         if others:
             axes[0].set_yticks(range(len(others)), others)
+            axes[0].set_ylim(-1, len(others) - 0.5)
     axes[0].axvline(0, color="grey", linewidth=0.8)
     axes[0].set(title="Q less that of plain SAM 2, 95 %", xlabel="difference")
     names = ("Q", "J", "absent_called_absent", "found_again")
@@ -149,13 +152,13 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         np.arange(len(names)) + 0.3, ["Q", "J, visible", "absent\ncalled so", "found\nagain"]
     )
     axes[1].set(title="all objects", ylim=(0, 1))
-    for method, values in numbers.get("long", {}).get("Q_by_block", {}).items():
+    for method, values in of_long.items():
         ends = 500 * np.arange(1, len(values) + 1)
         axes[2].plot(ends, np.array(values, float), marker=".", label=method)
-    axes[2].set(title="Q of each 500 frames", xlabel="frame", ylim=(0, 1))
-    for axis in axes:
+        axes[2].set(title="Q of each 500 frames", xlabel="frame", ylim=(0, 1))
+    for axis, place in zip(axes, ("lower right", "upper right", "lower left"), strict=False):
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc=place, ncols=2)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -586,6 +586,59 @@ def policy_costs() -> str:
     )
 
 
+POLICIES = {
+    "none": "upstream's rule",
+    "low_presence": "upstream's rule, presence above -1",
+    "samurai": "SAMURAI",
+    "dam4sam": "DAM4SAM",
+    "sam2long": "SAM2Long",
+}
+
+
+@measured
+def policy_quality() -> str:
+    quality = numbers("policies")["quality"]
+    head = (
+        "policy", "Q", "less upstream's, all objects", "the same, one object a video",
+        "J, visible", "absent called absent", "found again",
+    )  # fmt: skip
+    rows = []
+    for method, name in POLICIES.items():
+        one, several = (quality[objects][method] for objects in ("one", "several"))
+        less = [_between(of["Q_less"]["none"]) if method != "none" else "" for of in (several, one)]
+        shares = [percent(several[key]) for key in ("absent_called_absent", "found_again")]
+        rows.append([name, f"{several['Q']:.3f}", *less, f"{several['J']:.3f}", *shares])
+    plain = quality["several"]["none"]
+    return (
+        table(head, rows)
+        + f"\n\n{plain['num_videos']} videos of {quality['num_frames']} frames, all objects of "
+        f"each; {plain['num_absent']:,} frames without the object, "
+        f"{plain['num_returns']} returns; Q of showing nothing is "
+        f"{plain['Q_of_nothing']:.3f}. In brackets the 95 % bounds of a paired bootstrap "
+        f"over videos ({source('policies')})."
+    )
+
+
+def _between(difference: list[float]) -> str:
+    mean, low, high = difference
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+@measured
+def policy_bytes() -> str:
+    held = numbers("policies")["quality"]["bytes"]
+    parts = [
+        f"{POLICIES[method]} {held[method]['policy_bytes_an_object']['greatest'] / 1e6:.2f} MB"
+        for method in ("samurai", "dam4sam", "sam2long")
+    ]
+    whole = held["none"]["state_bytes_an_object"]["greatest"] / 1e6
+    return (
+        "At the end of these videos a policy held, an object, at most "
+        f"{', '.join(parts)}, beside {whole:.2f} MB of upstream's rule (the testing model, whose "
+        "frames of memory are small)."
+    )
+
+
 @measured
 def frame_on_a_cpu() -> str:
     profile = numbers("speed_cpu")["profile"]
