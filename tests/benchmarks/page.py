@@ -415,7 +415,8 @@ def part_memory(made: Any, hour: Path, work: Path, minutes: float) -> dict[str, 
         server.post("track")
         size = 0
         for frame_idx in range(HOUR_FRAMES):
-            size += len(server.client.get(f"/api/frame/{frame_idx}.jpg?width=1280").content)
+            answer = server.client.get(f"/api/frame/{frame_idx}.jpg?width=1280")
+            size += len(answer.raise_for_status().content)
             if size > CACHE_BYTES:
                 break
         began = time.monotonic()
