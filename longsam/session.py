@@ -218,7 +218,7 @@ class Session:
             memories: What the object remembers.
             batch_size: How many objects that is.
         """
-        with nullcontext() if frame.is_prompt else self.attention.shared():
+        with nullcontext() if frame.is_prompt else self.attention.of(frame.frame_idx):
             if self.follower is not None:
                 return self.follower.track(frame.state, memories, frame)
             if self.batches is None or frame.is_prompt:

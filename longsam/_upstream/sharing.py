@@ -26,15 +26,21 @@ class FrameAttention:
     """The first self-attention of a pass's current frame."""
 
     def __init__(self) -> None:
+        self._frame_idx = -1
         self._result: torch.Tensor | None = None
 
     def clear(self) -> None:
-        """The frame is done, or the next one begins."""
+        """The frame is done, or another pass tracks another one."""
         self._result = None
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Within this context, in this thread, an object of the current frame is tracked."""
+    def of(self, frame_idx: int) -> Iterator[None]:
+        """Within this context, in this thread, an object of this frame is tracked.
+
+        A pass that resumes in reverse at frame 0 tracks frame 1 before, within the same step.
+        """
+        if frame_idx != self._frame_idx:
+            self._frame_idx, self._result = frame_idx, None
         token = _CURRENT.set(self)
         try:
             yield
