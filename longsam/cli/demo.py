@@ -31,5 +31,6 @@ def run(options: argparse.Namespace) -> int:
     points = [video.click(0, number) for number in range(video.num_objects)]
     words = " ".join(f"--point {x:.0f},{y:.0f}" for x, y in points)
     print(f"{options.video}: {options.frames} frames, {video.num_objects} objects. Track them:")
-    print(f"longsam track {options.video} --testing-model {words} --out out")
+    out = options.video.with_suffix("")
+    print(f"longsam track {options.video} --testing-model {words} --out {out}")
     return 0
