@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longsam.cli import main, prompts
+from longsam.cli import main, prompt_flags
 from longsam.masks import MaskFolder, read_masks
+from longsam.prompts import Prompt
 from longsam.testing import SyntheticVideo, iou, load_predictor
 
 VIDEO = SyntheticVideo(2, 60, (96, 128))
@@ -91,12 +92,12 @@ def test_prompts_of_every_kind(video: Path, tmp_path: Path) -> None:
 
 
 def test_prompts_as_they_are_written() -> None:
-    assert prompts.point("3,4.5") == prompts.Prompt("point", (3, 4.5), 0, None)
-    assert prompts.point("3,4@12:7") == prompts.Prompt("point", (3, 4), 12, 7)
-    assert prompts.box("1,2,3,4:left ant") == prompts.Prompt("box", (1, 2, 3, 4), 0, "left ant")
-    assert prompts.mask("a/b@3.png") == prompts.Prompt("mask", Path("a/b@3.png"), 0, None)
-    windows = prompts.mask(r"C:\masks\bee.png@7:2")
-    assert windows == prompts.Prompt("mask", Path(r"C:\masks\bee.png"), 7, 2)
+    assert prompt_flags.point("3,4.5") == Prompt("point", (3, 4.5), 0, None)
+    assert prompt_flags.point("3,4@12:7") == Prompt("point", (3, 4), 12, 7)
+    assert prompt_flags.box("1,2,3,4:left ant") == Prompt("box", (1, 2, 3, 4), 0, "left ant")
+    assert prompt_flags.mask("a/b@3.png") == Prompt("mask", Path("a/b@3.png"), 0, None)
+    windows = prompt_flags.mask(r"C:\masks\bee.png@7:2")
+    assert windows == Prompt("mask", Path(r"C:\masks\bee.png"), 7, 2)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import videos
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from longsam.cli import main, prompts, times
+from longsam import prompts
+from longsam.cli import main, prompt_flags, times
 from longsam.cli.drawing import MARGIN, grid_step
 from longsam.frames import VideoFile
 from longsam.masks import MaskFolder
@@ -119,9 +120,9 @@ def test_a_mask_of_several_objects(tmp_path: Path) -> None:
     for name, ids in (
         ("grey", {3, 7}), ("indexed", {3, 7}), ("named", {"bee", 9}), ("soft", {1})
     ):  # fmt: skip
-        grouped = prompts.numbered([prompts.mask(f"{tmp_path / name}.png@4")])
+        grouped = prompts.numbered([prompt_flags.mask(f"{tmp_path / name}.png@4")])
         assert {obj_id for obj_id, _ in grouped} == ids, name
-    named = prompts.numbered([prompts.mask(f"{tmp_path / 'grey.png'}:one")])
+    named = prompts.numbered([prompt_flags.mask(f"{tmp_path / 'grey.png'}:one")])
     assert set(named) == {("one", 0)}
 
 

@@ -51,7 +51,7 @@ def test_a_file_of_jobs(tmp_path: Path) -> None:
         ("[", "line 1"),
         ("3", '"video" and "prompts"'),
         ('{"video": "a.mp4", "prompts": [], "more": 1}', "nothing else"),
-        ('{"video": "a.mp4", "prompts": []}', "one prompt or more"),
+        ('{"video": "a.mp4", "prompts": []}', "at least one"),
         ('{"video": 3, "prompts": [3]}', '"video" is 3'),
         ('{"video": "s3://b/a.mp4", "prompts": [3]}', "is a URL"),
         ('{"video": "a.mp4", "prompts": [3]}', "not an object in braces"),
@@ -65,7 +65,7 @@ def test_a_file_of_jobs(tmp_path: Path) -> None:
         ('{"video": "a.mp4", "prompts": [{"object": 1, "frame": -1, "box": [1,2,3,4]}]}',
          '"frame" is -1'),
         ('{"video": "a.mp4", "prompts": [{"object": 1, "mask": "m.png", "box": [1,2,3,4]}]}',
-         "and other prompts"),
+         "a mask besides other prompts"),
         ('{"video": "a.mp4", "prompts": [{"object": 1, "size": 3}]}', "size"),
         ('{"video": "a.mp4", "name": "../a", "prompts": [{"object": 1, "points": [[1, 2]]}]}',
          '"name" is'),
@@ -73,7 +73,7 @@ def test_a_file_of_jobs(tmp_path: Path) -> None:
          '"name" is'),
         ('{"video": "unfinished.mp4", "prompts": [{"object": 1, "points": [[1, 2]]}]}',
          '"name" is'),
-        (json.dumps({"video": "a.mp4", "prompts": [BOX, BOX]}), "two prompts on frame 0"),
+        (json.dumps({"video": "a.mp4", "prompts": [BOX, BOX]}), "more than one box or mask"),
         (2 * (json.dumps({"video": "a.mp4", "prompts": [BOX]}) + "\n"), "2 jobs have the name"),
         ("", "holds no job"),
     ],
@@ -180,7 +180,7 @@ def test_a_mask_is_a_prompt(predictor: Any, tmp_path: Path) -> None:
     assert row["frames"] == 2
     assert MaskFolder(tmp_path / "out" / "video_00").frames == [1, 2]
     Image.new("1", (9, 9)).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match="9x9 pixels, the video 320x240"):
+    with pytest.raises(ValueError, match="9x9 pixels, but the video is 320x240"):
         track_video(predictor, job, Settings(model="other"), Store(tmp_path / "b"), tmp_path)
 
 

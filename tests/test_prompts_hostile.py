@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from longsam.cli import prompts
+from longsam import prompts
+from longsam.cli import prompt_flags
+from longsam.fleet import Job
 
 
 @pytest.mark.parametrize(
@@ -16,9 +18,16 @@ from longsam.cli import prompts
         (b"\xff\xfe", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"[" + b"9" * 9000 + b"]", "is not JSON"),
-        (b'[{"frame": 1e999, "object": 1, "points": [[1, 2]]}]', "prompt 0: cannot convert"),
-        (b'[{"object": 1, "points": [[1, 1' + b"0" * 400 + b"]]}]", "prompt 0: int too large"),
+        (
+            b'[{"frame": 1e999, "object": 1, "points": [[1, 2]]}]',
+            'prompt 0: "frame" is inf; it must be a whole number',
+        ),
+        (b'[{"object": 1, "points": [[1, 1' + b"0" * 400 + b"]]}]", 'prompt 0: "points" has'),
         (b'[{"object": 1, "points": 5}]', "prompt 0: "),
+        (b'[{"frame": 2.7, "object": 1, "points": [[1, 2]]}]', 'prompt 0: "frame" is 2.7'),
+        (b'[{"object": 1, "points": [[1, 2]], "labels": [2]}]', r'prompt 0: "labels" is \[2\]'),
+        (b'[{"object": 1, "points": [[1, NaN]]}]', 'prompt 0: "points" has'),
+        (b'["object"]', "prompt 0: the prompt 'object' is not an object in braces"),
         (b'[{"object": 1, "mask": 5}]', "prompt 0: "),
     ],
 )
@@ -26,7 +35,7 @@ def test_json_that_is_no_list_of_prompts(content: bytes, why: str, tmp_path: Pat
     path = tmp_path / "prompts.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"prompts\.json.* {why}"):
-        prompts.from_json(path)
+        prompt_flags.from_json(path)
 
 
 def png(width: int, height: int) -> bytes:
@@ -47,7 +56,7 @@ def test_a_mask_that_unpacks_to_gigabytes(side: int, tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     path.write_bytes(png(side, side))
     with pytest.raises(ValueError, match=r"mask\.png cannot be read as an image \(.*pixels"):
-        prompts.numbered([prompts.mask(str(path))])
+        prompts.numbered([prompt_flags.mask(str(path))])
 
 
 def test_a_mask_of_postscript_runs_no_program(
@@ -60,7 +69,7 @@ def test_a_mask_of_postscript_runs_no_program(
     path = tmp_path / "mask.png"
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
     with pytest.raises(ValueError, match=r"mask\.png cannot be read as an image"):
-        prompts.numbered([prompts.mask(str(path))])
+        prompts.numbered([prompt_flags.mask(str(path))])
     assert not (tmp_path / "ran").exists()
 
 
@@ -68,7 +77,18 @@ def test_a_mask_of_postscript_runs_no_program(
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=r"mask\.png is not a file"):
-        prompts.numbered([prompts.mask(str(tmp_path / "mask.png"))])
+        prompts.numbered([prompt_flags.mask(str(tmp_path / "mask.png"))])
     os.mkfifo(tmp_path / "prompts.json")
     with pytest.raises(ValueError, match=r"prompts\.json is not a file"):
-        prompts.from_json(tmp_path / "prompts.json")
+        prompt_flags.from_json(tmp_path / "prompts.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_job_of_a_fleet_reads_masks_in_the_same_way(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "huge.png").write_bytes(png(9000, 9000))
+    for name, why in (("pipe", r"is not a file"), ("huge", r"cannot be read.*pixels")):
+        entry = {"object": 1, "mask": str(tmp_path / f"{name}.png")}
+        grouped = Job("a.mp4", (entry,)).grouped_prompts()
+        with pytest.raises(ValueError, match=rf"{name}\.png {why}"):
+            prompts.check_inside(grouped, 90, 120)

@@ -6,8 +6,8 @@ from typing import Any
 from longsam.app.log import Operation
 from longsam.app.project import Project, is_over
 from longsam.cli import record as records
-from longsam.cli.prompts import Prompt
 from longsam.cli.record import Record
+from longsam.prompts import Prompt
 
 
 def reopen(run: Project) -> None:

@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from longsam import Autosave, LongVideoPredictor, State
-from longsam.cli import model, prompts, record, results, span
+from longsam import Autosave, LongVideoPredictor, State, prompts
+from longsam.cli import model, prompt_flags, record, results, span
 from longsam.cli.record import Record
 from longsam.cli.writing import write_steps
 from longsam.masks import MaskWriter
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="where `longsam track` has written")
-    prompts.add_flags(parser)
+    prompt_flags.add_flags(parser)
     model.add_flags(parser)
     parser.add_argument("--video", help="the video, if it has moved (that of the run)")
     parser.add_argument(
@@ -118,12 +118,12 @@ def _corrections(options: argparse.Namespace, work: Path) -> list[Any]:
             raise ValueError(
                 f"{work} holds a stopped correction: --resume continues it, --overwrite drops it."
             )
-        return record.plain(prompts.given(options))
+        return record.plain(prompt_flags.given(options))
     stopped = record.read(work)
     if stopped is None or not stopped.corrections:
         raise ValueError(f"{options.out} holds no stopped correction; leave out --resume.")
     if (options.prompt or options.prompts) and (
-        record.plain(prompts.given(options)) != stopped.corrections[-1]
+        record.plain(prompt_flags.given(options)) != stopped.corrections[-1]
     ):
         raise ValueError(
             "--resume: these prompts differ from those of the stopped correction; "

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from longsam.cli.prompts import Prompt
 from longsam.frames import Frame
+from longsam.prompts import Prompt
 
 MARGIN = 44
 """Pixels around a frame, for the labels."""

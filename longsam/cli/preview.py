@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from longsam.cli import model, prompts
+from longsam import prompts
+from longsam.cli import model, prompt_flags
 from longsam.cli.drawing import mark
 from longsam.frames import Frame, FrameSource, open_source
 from longsam.masks import draw
+from longsam.masks.ids import ObjectId
 
 NEARLY_ALL = 0.9
 """A mask with more than this share of the frame gets a warning."""
@@ -40,7 +42,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("video", help="a video file or a folder of images")
-    prompts.add_flags(parser)
+    prompt_flags.add_flags(parser)
     model.add_flags(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("preview.png"), metavar="FILE.png",
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out.suffix.lower() != ".png":
         raise ValueError(f"--out is {options.out}; its name must end in .png.")
     model.check_flags(options)
-    grouped = prompts.given(options)
+    grouped = prompt_flags.given(options)
     source = open_source(options.video, None)
     prompts.check(grouped, source)
     found = list(prompts.mistakes(grouped))
@@ -63,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
         ahead = reader.submit(_read, source, prompted[:MOST_AHEAD])
         predictor = model.load(options)
     dtype = model.dtype_of(options, predictor.device)
-    masks: dict[int, dict[prompts.ObjectId, torch.Tensor]] = {}
-    scores: dict[tuple[prompts.ObjectId, int], float] = {}
+    masks: dict[int, dict[ObjectId, torch.Tensor]] = {}
+    scores: dict[tuple[ObjectId, int], float] = {}
     with (
         model.computing_in(dtype, predictor.device),
         predictor.init_state(options.video) as state,
@@ -106,7 +108,7 @@ def _read(source: FrameSource, frames: list[int]) -> dict[int, Frame]:
 
 
 def _said(
-    obj_id: prompts.ObjectId, frame_idx: int, logits: torch.Tensor, score: float
+    obj_id: ObjectId, frame_idx: int, logits: torch.Tensor, score: float
 ) -> tuple[str, str | None]:
     """A line about a mask, and warnings about it."""
     area, share = int((logits > 0).sum()), float((logits > 0).float().mean())
@@ -123,7 +125,7 @@ def _said(
 def _tile(
     image: Frame,
     frame_idx: int,
-    masks: dict[prompts.ObjectId, torch.Tensor],
+    masks: dict[ObjectId, torch.Tensor],
     given: list[prompts.Prompt],
     lines: list[str],
 ) -> Image.Image:

@@ -11,10 +11,11 @@ from typing import Any
 
 from longsam.cli.everything import Everything
 from longsam.cli.model import DTYPES
-from longsam.cli.prompts import ObjectId, Prompt
-from longsam.cli.span import DIRECTIONS, Grouped
+from longsam.cli.span import DIRECTIONS
 from longsam.masks import FORMATS
 from longsam.masks.files import check_not_link
+from longsam.masks.ids import ObjectId
+from longsam.prompts import Grouped, Prompt
 
 RECORD = "run.json"
 

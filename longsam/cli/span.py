@@ -1,15 +1,14 @@
 """Which frames are tracked, and in which order."""
 
 import argparse
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Any
 
 from longsam import Autosave, LongVideoPredictor, State
 from longsam.cli import times
-from longsam.cli.prompts import ObjectId, Prompt
 from longsam.frames import FrameSource
-
-Grouped = Mapping[tuple[ObjectId, int], list[Prompt]]
+from longsam.masks.ids import ObjectId
+from longsam.prompts import Grouped, Prompt
 
 DIRECTIONS = ("forward", "reverse", "both")
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from longsam import Autosave, LiveVideo, LongVideoPredictor, Snapshots, State
-from longsam.cli import everything, model, prompts, record, results, span, times
+from longsam import Autosave, LiveVideo, LongVideoPredictor, Snapshots, State, prompts
+from longsam.cli import everything, model, prompt_flags, record, results, span, times
 from longsam.cli.everything import Everything
 from longsam.cli.record import Record
 from longsam.cli.writing import Written, write_steps
@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> None:
         "video",
         help="a video file, a folder of images, a URL (rtsp://...), or a camera's index (0)",
     )
-    prompts.add_flags(parser)
+    prompt_flags.add_flags(parser)
     everything.add_flags(parser)
     span.add_flags(parser)
     model.add_flags(parser)
@@ -155,7 +155,7 @@ def _track_file(options: argparse.Namespace) -> int:
     with closing(open_source(options.video, None)) as source:
         found = everything.given(options) if recorded is None else _recorded_everything(recorded)
         is_prompted = recorded is None and found is None
-        grouped = prompts.given(options) if is_prompted else {}
+        grouped = prompt_flags.given(options) if is_prompted else {}
         which = span.given(options, source) if recorded is None else record.frames_of(recorded)
         frames = source.frames if which is None else source.frames[which]
         if is_prompted:
@@ -242,7 +242,7 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
     span.check_flags_of_live(options)
     model.check_flags(options)
     found = everything.given(options)
-    grouped = {} if found is not None else prompts.given(options)
+    grouped = {} if found is not None else prompt_flags.given(options)
     results.check_folder(options.out, may_hold_masks=options.overwrite)
     live = LiveVideo(source, mode=options.mode)
     if found is not None:
@@ -290,7 +290,7 @@ def _track_live(options: argparse.Namespace, source: Any) -> int:
 
 
 def _check_prompts(
-    grouped: span.Grouped, source: FrameSource, frames: range, direction: str
+    grouped: prompts.Grouped, source: FrameSource, frames: range, direction: str
 ) -> None:
     """Before a model is loaded, refuse prompts that would waste hours of tracking."""
     prompts.check(grouped, source)
@@ -310,7 +310,7 @@ def _use_recorded(options: argparse.Namespace, recorded: Record) -> None:
     """
     everything.check_resumed(options, recorded.everything)
     is_prompted = bool(options.prompt or options.prompts)
-    if is_prompted and record.plain(prompts.given(options)) != recorded.prompts:
+    if is_prompted and record.plain(prompt_flags.given(options)) != recorded.prompts:
         raise ValueError(
             f"--resume: these prompts differ from those of the run in {options.out}. Leave "
             "them out to resume it; `longsam correct` corrects existing masks."
@@ -347,7 +347,7 @@ def _recorded_everything(recorded: Record) -> Everything | None:
 
 def _new_record(
     options: argparse.Namespace,
-    grouped: span.Grouped,
+    grouped: prompts.Grouped,
     found: Everything | None,
     which: slice | None,
 ) -> Record:
@@ -389,7 +389,7 @@ def _add_prompts(
     options: argparse.Namespace,
     predictor: LongVideoPredictor,
     state: State,
-    grouped: span.Grouped,
+    grouped: prompts.Grouped,
     frames: range | None,
 ) -> None:
     counted = grouped if frames is None else span.in_state(grouped, frames)

@@ -14,10 +14,10 @@ from typing import Any
 
 import av
 
-from longsam import Autosave
+from longsam import Autosave, prompts
 from longsam.fleet.precision import DTYPES
-from longsam.fleet.prompts import check_prompts
 from longsam.masks.resume import check_formats
+from longsam.prompts import Grouped
 
 Load = Callable[[], Any]
 """Builds the `LongVideoPredictor` of a worker; it is pickled and called there."""
@@ -55,7 +55,10 @@ class Job:
                 "read. Mount the bucket, or download the video."
             )
         object.__setattr__(self, "video", os.fspath(self.video))
-        object.__setattr__(self, "prompts", check_prompts(self.prompts))
+        if not isinstance(self.prompts, (list, tuple)) or not self.prompts:
+            raise ValueError(f'"prompts" is {self.prompts!r}; it must be a list of at least one')
+        object.__setattr__(self, "prompts", tuple(map(prompts.checked_entry, self.prompts)))
+        self.grouped_prompts()
         name = self.name or re.sub(r"[^\w.+-]", "_", Path(self.video).stem).lstrip(".+-")
         is_taken = name == "unfinished" or str(name).endswith(".json")  # by other files in --out
         if not isinstance(name, str) or not _NAME.fullmatch(name) or is_taken:
@@ -65,6 +68,14 @@ class Job:
                 "becomes the name of a folder."
             )
         object.__setattr__(self, "name", name)
+
+    def grouped_prompts(self) -> Grouped:
+        """The prompts by object and frame.
+
+        Raises:
+            ValueError: An object has several boxes or masks on a frame.
+        """
+        return prompts.numbered([p for one in self.prompts for p in prompts.from_entry(one)])
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from longsam import Autosave, LongVideoPredictor, State
+from longsam import Autosave, LongVideoPredictor, State, prompts
 from longsam.fleet.jobs import Job, Settings
 from longsam.fleet.precision import computing_in, dtype_on
-from longsam.fleet.prompts import add_prompts
 from longsam.fleet.store import Store
 from longsam.masks import MaskWriter
 from longsam.masks.lock import FolderLock
@@ -99,7 +98,10 @@ def opened(
         is_resumed = save.exists()
         if not is_resumed:
             shutil.rmtree(folder / MASKS, ignore_errors=True)  # masks from before the first save
-            add_prompts(predictor, state, job.prompts)
+            grouped = job.grouped_prompts()
+            prompts.check(grouped, state.source)
+            for _ in prompts.add(predictor, state, grouped):
+                pass
         writer = MaskWriter(
             folder / MASKS,
             settings.formats,

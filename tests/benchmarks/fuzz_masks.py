@@ -212,7 +212,8 @@ def _prompts(
 ) -> str:
     from fuzz import damage
 
-    from longsam.cli import prompts
+    from longsam import prompts
+    from longsam.cli import prompt_flags
 
     folder = work / "prompts"
     shutil.rmtree(folder, ignore_errors=True)
@@ -226,7 +227,7 @@ def _prompts(
         path.write_bytes(_another_png(choose))
     else:
         path.write_bytes(damage(choose, data))
-    found = prompts.numbered(prompts.from_json(folder / "prompts.json"))
+    found = prompts.numbered(prompt_flags.from_json(folder / "prompts.json"))
     if path.suffix == ".json":
         damaged.clear()  # a prompt that is read, but says what no video has, is named by its values
     with predictor.init_state(files / "h264.mp4") as state:

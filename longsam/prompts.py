@@ -1,10 +1,9 @@
-"""Prompts on the command line, and in JSON files."""
+"""Prompts as plain values: from files and tables of others, checked, and given to the predictor."""
 
-import argparse
 import json
+import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,13 @@ from PIL import Image
 
 from longsam import LongVideoPredictor, State
 from longsam.frames import IMAGE_FORMATS, FrameSource
+from longsam.masks.ids import ObjectId
 from longsam.masks.lines import MAX_PIXELS
-
-ObjectId = int | str
 
 MAX_GREY_LABEL = 64
 """Grey values up to this one number objects; a mask with soft edges goes up to 255."""
+
+_KEYS = {"frame", "object", "points", "labels", "box", "mask"}
 
 
 @dataclass(frozen=True)
@@ -43,91 +43,63 @@ class Prompt:
     label: int | None = None
 
 
-def add_flags(parser: Any) -> None:
-    """The flags that say where objects are."""
-    where = parser.add_argument_group("where the objects are, in pixels of the video")
-    kinds = (
-        ("--point", point, "X,Y[@FRAME][:OBJECT]", "on the object"),
-        ("--not-point", not_point, "X,Y[@FRAME]:OBJECT", "beside the object"),
-        ("--box", box, "X0,Y0,X1,Y1[@FRAME][:OBJECT]", "left, top, right, bottom"),
-        (
-            "--mask", mask, "FILE[@FRAME][:OBJECT]",
-            "an image of the frame's size, black outside the object; an indexed PNG with "
-            "several numbers is one object for each",
-        ),
-    )  # fmt: skip
-    for flag, parse, metavar, what in kinds:
-        where.add_argument(
-            flag, action="append", dest="prompt", default=[], type=parse, metavar=metavar,
-            help=f"{what}; may be repeated (none; FRAME: 0; OBJECT: a new one)",
-        )  # fmt: skip
-    where.add_argument(
-        "--prompts", type=Path, metavar="FILE.json",
-        help='a list of {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], '
-        '"box": [x0, y0, x1, y1], "mask": "file.png"} (none)',
-    )  # fmt: skip
+Grouped = Mapping[tuple[ObjectId, int], list[Prompt]]
+"""Prompts by object and frame."""
 
 
-def given(options: argparse.Namespace) -> dict[tuple[ObjectId, int], list[Prompt]]:
-    """The prompts of all flags.
+def checked_entry(entry: Any) -> dict[str, Any]:
+    """An entry of a list of prompts, with its defaults, without what is None (tables have that).
+
+    Args:
+        entry: {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1],
+            "mask": "file.png"}; "object" and at least one of points, box and mask are needed.
 
     Raises:
-        ValueError: There are none, or one cannot be used.
+        ValueError: It has another form.
     """
-    prompts = options.prompt + (from_json(options.prompts) if options.prompts else [])
-    if not prompts:
-        more = ", or let it find them: --everything" if "everything" in options else ""
-        raise ValueError(f"no object was named: give --point, --box, --mask or --prompts{more}.")
-    return numbered(prompts)
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"the prompt {entry!r} is not an object in braces")
+    given = {name: value for name, value in entry.items() if value is not None}
+    if not given.keys() <= _KEYS:
+        raise ValueError(f"unknown keys {sorted(given.keys() - _KEYS, key=str)}")
+    obj_id, frame_idx = given.get("object"), given.get("frame", 0)
+    if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
+        raise ValueError(f'"object" is {obj_id!r}; it must be a whole number or text')
+    if isinstance(frame_idx, bool) or not isinstance(frame_idx, int) or frame_idx < 0:
+        raise ValueError(f'"frame" is {frame_idx!r}; it must be a whole number of 0 or more')
+    checked: dict[str, Any] = {"frame": frame_idx, "object": obj_id}
+    if "points" in given:
+        checked["points"] = [_numbers("points", xy, 2) for xy in _listed(given, "points")]
+        checked["labels"] = _labels_of(given, len(checked["points"]))
+    elif "labels" in given:
+        raise ValueError('there are "labels" without "points"')
+    if "box" in given:
+        checked["box"] = _numbers("box", given["box"], 4)
+    if "mask" in given:
+        if not isinstance(given["mask"], (str, os.PathLike)):
+            raise ValueError(f'"mask" is {given["mask"]!r}; it must be the path of an image')
+        checked["mask"] = os.fspath(given["mask"])
+    if not (checked.get("points") or checked.keys() & {"box", "mask"}):
+        raise ValueError(f"the prompt of object {obj_id!r} has no points, no box and no mask")
+    return checked
 
 
-def point(text: str) -> Prompt:
-    """Parse `X,Y[@FRAME][:OBJECT]`."""
-    return _parse("point", text, _numbers(2))
+def from_entry(checked: Mapping[str, Any], folder: Path | None = None) -> list[Prompt]:
+    """The prompts of an entry that `checked_entry` has given.
 
-
-def not_point(text: str) -> Prompt:
-    """Parse `X,Y[@FRAME]:OBJECT`."""
-    prompt = _parse("not-point", text, _numbers(2))
-    if prompt.obj_id is None:
-        raise argparse.ArgumentTypeError(f"{text!r} must name its object: X,Y[@FRAME]:OBJECT")
-    return prompt
-
-
-def box(text: str) -> Prompt:
-    """Parse `X0,Y0,X1,Y1[@FRAME][:OBJECT]`."""
-    return _parse("box", text, _numbers(4))
-
-
-def mask(text: str) -> Prompt:
-    """Parse `FILE[@FRAME][:OBJECT]`."""
-    return _parse("mask", text, Path)
-
-
-def from_json(path: Path) -> list[Prompt]:
-    """Read a list of {"frame", "object", "points", "labels", "box", "mask"}.
-
-    Raises:
-        ValueError: The file is not of this form.
+    Args:
+        checked: The entry.
+        folder: What the path of its mask is relative to; None is the working directory.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file.")
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # numbers of too many digits are ValueErrors, too
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(entries, list):
-        raise ValueError(f"{path} must hold a list of prompts, [{{...}}, ...].")
-    prompts = []
-    for number, entry in enumerate(entries):
-        try:
-            prompts += _from_entry(entry, path.parent)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{path}, prompt {number}: {error}. A prompt looks like "
-                '{"frame": 0, "object": 1, "points": [[x, y]], "labels": [1]}, with "box": '
-                '[x0, y0, x1, y1] or "mask": "file.png" instead of points, or besides.'
-            ) from error
+    where = checked["frame"], checked["object"]
+    prompts = [
+        Prompt("point" if label else "not-point", tuple(xy), *where)
+        for xy, label in zip(checked.get("points", []), checked.get("labels", []), strict=True)
+    ]
+    if "box" in checked:
+        prompts.append(Prompt("box", tuple(checked["box"]), *where))
+    if "mask" in checked:
+        prompts.append(Prompt("mask", (folder or Path()) / checked["mask"], *where))
     return prompts
 
 
@@ -157,7 +129,7 @@ def numbered(prompts: list[Prompt]) -> dict[tuple[ObjectId, int], list[Prompt]]:
     return grouped
 
 
-def check(grouped: Mapping[tuple[ObjectId, int], list[Prompt]], source: FrameSource) -> None:
+def check(grouped: Grouped, source: FrameSource) -> None:
     """Refuse what cannot be tracked, before a model is loaded.
 
     Raises:
@@ -172,9 +144,7 @@ def check(grouped: Mapping[tuple[ObjectId, int], list[Prompt]], source: FrameSou
     check_inside(grouped, *source.frame_size)
 
 
-def check_inside(
-    grouped: Mapping[tuple[ObjectId, int], list[Prompt]], height: int, width: int
-) -> None:
+def check_inside(grouped: Grouped, height: int, width: int) -> None:
     """Refuse prompts outside the frame, and masks of another size.
 
     Raises:
@@ -194,7 +164,7 @@ def check_inside(
                     )
 
 
-def mistakes(grouped: Mapping[tuple[ObjectId, int], list[Prompt]]) -> Iterator[str]:
+def mistakes(grouped: Grouped) -> Iterator[str]:
     """Prompts that the model accepts but that are probably mistakes."""
     for (obj_id, frame_idx), group in grouped.items():
         where = f"object {obj_id}, frame {frame_idx}"
@@ -217,7 +187,7 @@ def mistakes(grouped: Mapping[tuple[ObjectId, int], list[Prompt]]) -> Iterator[s
 def add(
     predictor: LongVideoPredictor,
     state: State,
-    grouped: Mapping[tuple[ObjectId, int], list[Prompt]],
+    grouped: Grouped,
 ) -> Iterator[tuple[ObjectId, tuple[int, list[Any], torch.Tensor]]]:
     """Give checked prompts to a state.
 
@@ -242,60 +212,32 @@ def add(
         yield obj_id, answer
 
 
-def object_id(text: str) -> ObjectId:
-    """A whole number if the text is one, else the text."""
-    return int(text) if re.fullmatch(r"\d+", text) else text
+def _listed(given: Mapping[str, Any], name: str) -> list[Any]:
+    try:
+        return list(given[name])
+    except TypeError as error:
+        raise ValueError(f'"{name}" is {given[name]!r}; it must be a list') from error
 
 
-def _parse(kind: str, text: str, value: Callable[[str], Any]) -> Prompt:
-    match = re.fullmatch(r"(?P<value>.+?)(@(?P<frame>\d+))?(:(?P<object>[^:,@/\\]+))?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be read")
-    name = match["object"]
-    return Prompt(kind, value(match["value"]), int(match["frame"] or 0), name and object_id(name))
+def _labels_of(given: Mapping[str, Any], num_points: int) -> list[int]:
+    labels = _listed(given, "labels") if "labels" in given else [1] * num_points
+    if len(labels) != num_points or any(label not in (0, 1) for label in labels):
+        raise ValueError(
+            f'"labels" is {labels!r}; it must be a 1 (on the object) or 0 for each of the '
+            f"{num_points} points"
+        )
+    return [int(label) for label in labels]
 
 
-def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
-    def parse(text: str) -> tuple[float, ...]:
-        try:
-            numbers = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != count:
-            names = "X,Y" if count == 2 else "X0,Y0,X1,Y1"
-            raise argparse.ArgumentTypeError(f"{text!r} must be {names} in pixels")
-        return numbers
-
-    return parse
-
-
-def _from_entry(entry: Any, folder: Path) -> list[Prompt]:
-    if not isinstance(entry, dict):
-        raise TypeError("it is not an object in braces")
-    unknown = set(entry) - {"frame", "object", "points", "labels", "box", "mask"}
-    if unknown:
-        raise ValueError(f"unknown keys {sorted(unknown)}")
-    frame_idx, obj_id = int(entry.get("frame", 0)), entry["object"]
-    if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
-        raise TypeError(f'"object" is {obj_id!r}; it must be a whole number or text')
-    points = [tuple(map(float, xy)) for xy in entry.get("points", [])]
-    labels = entry.get("labels", [1] * len(points))
-    if len(points) != len(labels) or any(len(xy) != 2 for xy in points):
-        raise ValueError(f"{len(points)} points [x, y], but {len(labels)} labels")
-    prompts = [
-        Prompt("point" if label else "not-point", xy, frame_idx, obj_id)
-        for xy, label in zip(points, labels, strict=True)
-    ]
-    if "box" in entry:
-        corners = tuple(map(float, entry["box"]))
-        if len(corners) != 4:
-            raise ValueError('"box" must be [x0, y0, x1, y1]')
-        prompts.append(Prompt("box", corners, frame_idx, obj_id))
-    if "mask" in entry:
-        prompts.append(Prompt("mask", folder / entry["mask"], frame_idx, obj_id))
-    if not prompts:
-        raise ValueError("there are no points, no box and no mask")
-    return prompts
+def _numbers(name: str, values: Any, count: int) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        what = "[x, y]" if count == 2 else "[x0, y0, x1, y1]"
+        raise ValueError(f'"{name}" has {values!r}; it must be {what} in pixels')
+    return numbers
 
 
 def _each_object(prompt: Prompt) -> list[Prompt]:
