@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from longsam.testing import SyntheticVideo
 
@@ -87,6 +89,12 @@ class Server:
                 return project
             assert time.monotonic() < until, project
             time.sleep(0.02)  # there is nothing to wait on but the server's answer
+
+    def page(self, tab: str) -> ClientConnection:
+        """The events that a page is told."""
+        cookie = "; ".join(f"{name}={value}" for name, value in self.client.cookies.items())
+        url = f"ws{self.url.removeprefix('http')}/api/events?tab={tab}"
+        return connect(url, origin=Origin(self.url), additional_headers={"Cookie": cookie})
 
     def tracked(self) -> dict[str, Any]:
         """The project, once no pass runs."""

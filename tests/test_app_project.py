@@ -1,6 +1,7 @@
 """A project of the page: its masks are upstream's of the same calls, and a kill loses nothing."""
 
 import contextlib
+import json
 import random
 import shutil
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from app_client import Server, point
+from app_client import TAB, Server, point
 from sam2.build_sam import build_sam2_video_predictor
 
 from longsam.app.log import LOG
@@ -311,6 +312,48 @@ def test_a_finished_run_keeps_all_its_masks(
             project = server.ready()
             assert project["tracked"] == [[0, NUM_FRAMES - 1]]
     assert (tmp_path / "masks.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["--format", "png,rle,overlay"], ["--format", "rle", "--both"]])
+@pytest.mark.parametrize("was_killed", [False, True])
+def test_other_formats_of_a_run_are_moved_aside(
+    flags: list[str], was_killed: bool, video: Path, tmp_path: Path
+) -> None:
+    if flags[-1] == "--both":  # then the overlay is drawn after tracking
+        flags = ["--format", "rle,overlay", "--both"]
+    x, y = VIDEO.click(PROMPTED, 0)
+    words = ["--testing-model", "--quiet"]
+    prompt = ["--point", f"{x},{y}@{PROMPTED}:1"]
+    assert main(["track", str(video), "--out", str(tmp_path), *prompt, *words, *flags]) == 0
+    before = {frame_idx: masks for frame_idx, _, masks in read_masks(tmp_path)}
+    names = [name for name in ("overlay.mp4", "png") if (tmp_path / name).exists()]
+    assert len(names) == flags[1].count(",")
+    if was_killed:  # before the index was written
+        (tmp_path / "moved-before").mkdir()
+        (tmp_path / "overlay.mp4").rename(tmp_path / "moved-before/overlay.mp4")
+        names.remove("overlay.mp4")
+    with Server(video, tmp_path) as server:
+        assert server.ready()["tracked"] == [[min(before), NUM_FRAMES - 1]]
+        aside = list(tmp_path.glob("moved-2*"))
+        with server.page(TAB) as page:
+            said = "" if not names else json.loads(next(s for s in page if "message" in s))["text"]
+        assert all(name in said and str(folder) in said for name in names for folder in aside)
+        assert [sorted(path.name for path in folder.iterdir()) for folder in aside] == (
+            [names] if names else []
+        )
+        assert json.loads((tmp_path / "run.json").read_text())["formats"] == ["rle"]
+        masks = {frame_idx: masks for frame_idx, _, masks in read_masks(tmp_path)}
+        assert all(np.array_equal(masks[i], before[i]) for i in before)
+        server.post("prompts", object=1, frame=CORRECTED, edits=[point(VIDEO, CORRECTED, 1)])
+        server.post("track", resume=True)
+        assert server.tracked()["correction"] is None
+    masks = {frame_idx: masks for frame_idx, _, masks in read_masks(tmp_path)}
+    assert masks.keys() == before.keys()
+    same = [i for i in before if np.array_equal(masks[i], before[i])]
+    assert set(range(min(before), CORRECTED)) <= set(same) < set(before)
+    x, y = VIDEO.click(CORRECTED, 0)
+    assert main(["correct", str(tmp_path), "--point", f"{x},{y}@{CORRECTED}:1", *words]) == 0
 
 
 @pytest.mark.slow

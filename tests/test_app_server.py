@@ -219,13 +219,8 @@ def test_bad_commands_say_what_is_wrong(server: Server, path: str, body: Any, sa
 
 
 def test_a_second_tab_watches_until_it_takes_control(server: Server) -> None:
-    def page(tab: str) -> Any:
-        given = {"Cookie": cookie(server)}
-        url = f"ws://{host(server)}/api/events?tab={tab}"
-        return connect(url, origin=server.url, additional_headers=given)
-
     server.client.post("/api/control", json={})
-    with page(TAB) as first, page("second") as socket:
+    with server.page(TAB) as first, server.page("second") as socket:
         assert json.loads(first.recv())["control"] is True
         assert json.loads(socket.recv())["control"] is False
         headers = {"X-Tab": "second"}

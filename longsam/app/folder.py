@@ -14,6 +14,7 @@ from longsam.app.edits import Edit, ObjectId
 from longsam.cli import results
 from longsam.cli.record import Record
 from longsam.masks import MaskWriter
+from longsam.masks.aside import keep_only_rle
 from longsam.masks.copying import copy_frames
 from longsam.masks.files import check_not_link
 from longsam.masks.index import read_header, scan
@@ -42,10 +43,11 @@ class Folder:
         results.finish_correction(path)
         check_not_link(self.correction)
         header, _ = read_header(path / results.INDEX)
-        if header is not None and header.formats != ("rle",):
+        if header is not None and "rle" not in header.formats:
             raise ValueError(
-                f"{path} was written with the formats {list(header.formats)}. The page writes rle, "
-                "and exports the others; choose another folder, or track with --format rle."
+                f"{path} was written with the formats {list(header.formats)}. The page reads and "
+                "writes rle, and exports the others; choose another folder, or track with --format "
+                "rle."
             )
 
     @property
@@ -71,6 +73,18 @@ class Folder:
         return MaskWriter(
             self.new_masks if correcting else self.path, video=self.video, resume=True
         )
+
+    def keep_only_rle(self, record: Record) -> tuple[Record, list[Path]]:
+        """Move the other formats of a run of `longsam track` aside; the page exports them anew.
+
+        Returns:
+            (the record of the run as it is now, where the files of other formats are).
+        """
+        moved = keep_only_rle(self.path, record.formats)
+        if record.formats != ["rle"]:
+            record = replace(record, formats=["rle"])
+            record.write(self.path)
+        return record, moved
 
     def cut(self, last_frame_idx: int, *, correcting: bool) -> None:
         """Drop the masks that were written after a frame; -1 drops all."""

@@ -34,6 +34,12 @@ def reopen(run: Project) -> None:
         num_done = 0
     elif "log" in noted:
         num_done = min(int(noted["log"]), num_done)
+    run.record, moved = run.folder.keep_only_rle(run.record)
+    if moved:
+        run.warn(
+            f"{', '.join(path.name for path in moved)} of the run are in {moved[0].parent} now: "
+            "here masks are kept as rle, and Export makes the others."
+        )
     run.folder.cut(run.state.last_frame_idx, correcting=is_correcting)
     run.read_tracked()
     if not operations and run.record.prompts:

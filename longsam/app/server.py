@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,9 @@ STATIC = Path(__file__).parent / "static"
 
 MAX_QUEUED = 1000
 """Events for a page that does not take them; then it is cut off, and asks for all again."""
+
+MAX_UNSEEN = 20
+"""Messages that are kept for the first page."""
 
 MAX_EDITS = 1000
 
@@ -94,6 +98,7 @@ class App:
         self.pictures: Pictures | None = None
         self.controlling: str | None = None
         self._pages: dict[str, asyncio.Queue[Event | None]] = {}
+        self._unseen: deque[Event] = deque(maxlen=MAX_UNSEEN)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextlib.asynccontextmanager
@@ -142,6 +147,8 @@ class App:
         if before is not None:
             before.put_nowait(None)
         self._pages[tab] = queue
+        while self._unseen:
+            queue.put_nowait(self._unseen.popleft())
         if self.controlling not in self._pages:
             self.controlling = tab
         return queue
@@ -178,6 +185,8 @@ class App:
             self._loop.call_soon_threadsafe(self._spread, event)
 
     def _spread(self, event: Event) -> None:
+        if not self._pages and event["type"] == "message":  # what opening a folder has to say
+            self._unseen.append(event)
         for tab, queue in list(self._pages.items()):
             try:
                 queue.put_nowait(self.event_for(event, tab))

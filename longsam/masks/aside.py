@@ -1,16 +1,23 @@
-"""Keep what a writer drops in a separate folder."""
+"""Keep what a writer drops, and formats that are given up, in a separate folder."""
 
 import datetime
+import os
 import shutil
 from array import array
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from longsam.masks.copying import copy_overlay, copy_records
-from longsam.masks.files import AppendFile, sync
-from longsam.masks.index import Extent, Scan
+from longsam.masks.files import AppendFile, open_regular, sync
+from longsam.masks.index import Extent, Scan, read_header
 from longsam.masks.lines import INDEX, Header
+from longsam.masks.lock import FolderLock
 from longsam.masks.output import frames_between, remove_pngs
-from longsam.masks.overlay_file import FINISHED
+from longsam.masks.overlay_file import ENDS, FINISHED, STREAM
+
+FILES = {"png": ("png",), "object_png": ("object_png",), "overlay": (FINISHED, STREAM, ENDS)}
+"""Files and folders of the formats beside "rle"."""
 
 
 def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
@@ -28,7 +35,7 @@ def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
         The new folder, `dropped-20261124-231500`.
     """
     assert found.header is not None
-    aside = _new_folder(folder)
+    aside = _new_folder(folder, "dropped")
     try:
         dropped = _copy(folder, aside, found, kept)
     except BaseException:  # nothing has been moved yet
@@ -41,8 +48,55 @@ def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
     return aside
 
 
-def _new_folder(folder: Path) -> Path:
-    stem = f"dropped-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+def keep_only_rle(folder: Path, formats: Iterable[str]) -> list[Path]:
+    """Move the files of all formats but "rle" into a dated folder within the folder.
+
+    A writer then continues with "rle" alone. If killed, calling it again continues.
+
+    Args:
+        folder: A folder of masks that has "rle" among its formats.
+        formats: Those of the run; an overlay that was drawn after tracking is not in the index.
+
+    Returns:
+        Where the files are now; none if there are none.
+
+    Raises:
+        RuntimeError: A writer holds the folder.
+    """
+    lock = FolderLock(folder)
+    try:
+        header, start = read_header(folder / INDEX)
+        if header is None:
+            return []
+        assert "rle" in header.formats
+        others = {*header.formats, *formats} - {"rle"}
+        names = [name for format in FILES if format in others for name in FILES[format]]
+        there = [folder / name for name in names if os.path.lexists(folder / name)]
+        moved = []
+        if there:
+            aside = _new_folder(folder, "moved")
+            moved = [path.rename(aside / path.name) for path in there]
+        if header.formats == ("rle",):
+            return moved
+        index = AppendFile(folder / f"{INDEX}.partial")
+        try:
+            index.write(replace(header, formats=("rle",)).to_line())
+            with open_regular(folder / INDEX) as file:
+                file.seek(start)
+                while block := file.read(1 << 20):
+                    index.write(block)
+            index.sync()
+        finally:
+            index.close()
+        os.replace(index.path, folder / INDEX)
+        sync(folder)
+        return moved
+    finally:
+        lock.release()
+
+
+def _new_folder(folder: Path, word: str) -> Path:
+    stem = f"{word}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     for number in range(1, 1000):
         path = folder / (stem if number == 1 else f"{stem}-{number}")
         try:
