@@ -71,6 +71,18 @@ def test_an_object_is_outlined_and_hardly_tinted() -> None:
     assert label.any()
 
 
+def test_the_id_is_at_the_object_and_not_at_specks() -> None:
+    image = np.zeros((*SIZE, 3), np.uint8)
+    mask = box(100, 150)
+    specks = mask.copy()
+    specks[3, 5] = specks[200, 310] = specks[120:122, 20] = True
+    drawn = [draw(image, [1], one[None]) for one in (mask, specks)]
+    beside = ~np.isin(np.arange(240), [2, 3, 4, 119, 120, 121, 122, 199, 200, 201])
+    assert np.array_equal(drawn[0][beside], drawn[1][beside])
+    wrong = draw(image, [1], mask[None], boxes=[(0, 0, 9, 9)])  # as a folder may hold it
+    assert wrong[:40, :40].any()
+
+
 def test_neighbours_never_share_a_colour() -> None:
     """Also of a hundred objects with numbers that would have the same."""
     places = [(r, c) for r in range(0, 200, 45) for c in range(0, 280, 45)]

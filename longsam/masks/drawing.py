@@ -77,7 +77,9 @@ def draw(
         _tint(drawn, mask, box, colour)
     for _, mask, box, colour in shown:
         _outline(drawn, mask, box, colour, thickness)
-    return _with_ids(drawn, [(obj_id, box) for obj_id, _, box, _ in shown]) if shown else drawn
+    if not shown:
+        return drawn
+    return _with_ids(drawn, [(obj_id, _main_box(mask, box)) for obj_id, mask, box, _ in shown])
 
 
 def as_bool(masks: Any) -> MaskArray:
@@ -161,6 +163,24 @@ def _with_neighbours(inside: MaskArray, step: int, combine: np.ufunc) -> MaskArr
 
 def _is_bright(colour: Colour) -> bool:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 120
+
+
+def _main_box(mask: MaskArray, box: Box) -> Box:
+    """Around most of a mask: without specks that empty rows or columns separate from it."""
+    x0, y0, x1, y1 = box
+    if not mask[y0:y1, x0:x1].any():  # the box is somebody else's
+        return box
+    left, right = _largest_run(mask[y0:y1, x0:x1].sum(axis=0))
+    top, bottom = _largest_run(mask[y0:y1, x0 + left : x0 + right].sum(axis=1))
+    return x0 + left, y0 + top, x0 + right, y0 + bottom
+
+
+def _largest_run(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Of the runs of numbers above 0 the one with the greatest sum: its start and stop."""
+    edges = np.flatnonzero(np.diff(counts > 0, prepend=False, append=False))
+    sums = np.add.reduceat(np.append(counts, 0), edges)[::2]
+    number = 2 * int(sums.argmax())
+    return int(edges[number]), int(edges[number + 1])
 
 
 def _with_ids(drawn: ImageArray, objects: list[tuple[Any, Box]]) -> ImageArray:
