@@ -5,9 +5,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import videos
 
 from longsam import LiveVideo, LongVideoPredictor
 from longsam.frames import EndOfStreamError
+from longsam.testing import SyntheticVideo
 
 SERVER = Path(__file__).parent / "stream_server.py"
 FRAMES = list(videos.frames(50))
@@ -329,6 +333,34 @@ def test_a_stream_that_is_killed_and_comes_back(ours: LongVideoPredictor) -> Non
     assert live.num_arrived == tracked
     server.kill()
     live.close()
+
+
+def test_a_file_on_a_server_without_range_requests(
+    ours: LongVideoPredictor, tmp_path: Path
+) -> None:
+    SyntheticVideo(0, 300, (240, 320)).write(tmp_path / "index_last.mp4")
+    with av.open(str(tmp_path / "index_last.mp4")) as whole, av.open(
+        str(tmp_path / "index_first.mp4"), "w", options={"movflags": "faststart"}
+    ) as rewritten:  # fmt: skip
+        stream = rewritten.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(whole.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                rewritten.mux(packet)
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *message: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(RuntimeError, match=r"range requests: download it.*faststart"):
+            LiveVideo(f"{url}/index_last.mp4")
+        with LiveVideo(f"{url}/index_first.mp4") as live:
+            steps = ours.propagate_in_video(prompted(ours, live))
+            assert [next(steps)[0] for _ in range(3)] == [0, 1, 2]
+        server.shutdown()
 
 
 def test_a_stream_that_does_not_come_back(ours: LongVideoPredictor) -> None:

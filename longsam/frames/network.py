@@ -102,7 +102,7 @@ class NetworkStream:
             if num_frames == 0:
                 raise RuntimeError(
                     f"{self._url} cannot be opened, or sends no video ({why}). Check the address, "
-                    "the password and that it plays elsewhere: `ffplay URL`."
+                    f"the password and that it plays elsewhere: `ffplay URL`.{self._hint()}"
                 )
             if self._reconnect_seconds == 0:
                 return
@@ -112,6 +112,16 @@ class NetworkStream:
             self._wait(attempts, lost_at, num_frames, why)
             if self._stop.is_set():
                 return
+
+    def _hint(self) -> str:
+        """What hinders files on a web server."""
+        if not self._url.lower().startswith(("http://", "https://")):
+            return ""
+        return (
+            " An MP4 or MOV file with its index at the end can be read only from a server that "
+            "answers range requests: download it, or rewrite it with `ffmpeg -i IN.mp4 -c copy "
+            "-movflags +faststart OUT.mp4`."
+        )
 
     def _open(self) -> av.container.InputContainer:
         if is_url(self._url):
