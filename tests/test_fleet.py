@@ -16,7 +16,9 @@ from PIL import Image
 
 from longsam.cli import main
 from longsam.fleet import Job, Settings, TrackVideos, read_jobs
+from longsam.fleet.engine import WorkerDiedError
 from longsam.fleet.jobs import num_frames_by_header
+from longsam.fleet.run import Work
 from longsam.fleet.store import Store
 from longsam.fleet.video import track_video
 from longsam.masks import MaskFolder
@@ -182,6 +184,22 @@ def test_a_mask_is_a_prompt(predictor: Any, tmp_path: Path) -> None:
     Image.new("1", (9, 9)).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match="9x9 pixels, but the video is 320x240"):
         track_video(predictor, job, Settings(model="other"), Store(tmp_path / "b"), tmp_path)
+
+
+def test_a_run_counts_what_an_earlier_one_has_done(predictor: Any, tmp_path: Path) -> None:
+    done, left = fleets.write_jobs(tmp_path, [3, 2])
+    track_video(predictor, done, Settings(), Store(tmp_path / "out"), tmp_path / "scratch")
+    work = Work([left, done], None, tmp_path / "out", None, 2)
+    assert work.left == [left]
+    assert [(each.num_done, each.num_frames) for each in work.known.values()] == [(3, 3), (0, 2)]
+    error = WorkerDiedError("its memory ran out")
+    work.known[left.name].num_saved = 1
+    assert not work.note_death(left, error)
+    work.known[left.name].num_saved = 2  # it came further
+    assert not work.note_death(left, error)
+    assert work.note_death(left, error)
+    statuses = [(row.name, row.status, row.deaths) for row in work.result()]
+    assert statuses == [(left.name, "skipped", 3), (done.name, "was done", 0)]
 
 
 def test_one_worker_at_a_time_has_a_video(

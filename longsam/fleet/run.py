@@ -105,61 +105,112 @@ def track_videos(
         RuntimeError: The model cannot be built.
         ImportError: Ray or fsspec is not installed.
     """
-    jobs, settings, workers = list(jobs), settings or Settings(), workers or Workers()
-    check_names(jobs)
-    if max_deaths < 1:
-        raise ValueError(f"max_deaths is {max_deaths}; it must be 1 or more.")
-    store = Store(out)
-    where = store.scratch() if scratch is None else Path(scratch).absolute()
-    rows = finished_rows(store, jobs, settings)
-    left = [job for job in jobs if job.name not in rows]
-    if left:
-        with Cluster(workers) as cluster:
-            fleet = _Fleet(cluster, load, settings, store, where, max_deaths)
-            fleet.known = {
-                row.name: Progress(row.name, row.frames, row.frames) for row in rows.values()
-            }
-            rows.update(fleet.run(left, on_progress))
-    return [rows[job.name] for job in jobs]
+    work = Work(jobs, settings, out, scratch, max_deaths)
+    if work.left:
+        with Cluster(workers or Workers()) as cluster:
+            _Fleet(cluster, load, work).run(on_progress)
+    return work.result()
 
 
-def finished_rows(store: Store, jobs: Iterable[Job], settings: Settings) -> dict[str, Row]:
-    """The rows of jobs whose masks an earlier run made."""
-    finished = store.all_finished({job.name: settings.digest(job) for job in jobs})
-    return {name: row_of({**row, "status": "was done"}) for name, row in finished.items()}
+class Work:
+    """Which videos are done, and which are left.
+
+    Args:
+        jobs: The videos.
+        settings: How each is tracked; None is `Settings()`.
+        out: Where masks go.
+        scratch: Where videos are tracked; None is the store's own.
+        max_deaths: As in `track_videos`.
+
+    Attributes:
+        rows: Of the videos that are done or given up, by name.
+        left: The videos that an earlier run has not done.
+        known: The progress of each video, by name.
+
+    Raises:
+        ValueError: As `track_videos`.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        settings: Settings | None,
+        out: str | os.PathLike[str],
+        scratch: str | os.PathLike[str] | None,
+        max_deaths: int,
+    ):
+        self._jobs, self.settings, self._max_deaths = list(jobs), settings or Settings(), max_deaths
+        check_names(self._jobs)
+        if max_deaths < 1:
+            raise ValueError(f"max_deaths is {max_deaths}; it must be 1 or more.")
+        self.store = Store(out)
+        self.scratch = self.store.scratch() if scratch is None else Path(scratch).absolute()
+        digests = {job.name: self.settings.digest(job) for job in self._jobs}
+        self.rows: dict[str, Row] = {
+            name: row_of({**row, "status": "was done"})
+            for name, row in self.store.all_finished(digests).items()
+        }
+        self.left = [job for job in self._jobs if job.name not in self.rows]
+        self.known = {
+            row.name: Progress(row.name, row.frames, row.frames) for row in self.rows.values()
+        }
+        for job in self.left:
+            self.known[job.name] = Progress(job.name, 0, num_frames_by_header(job.video))
+        self._saved: dict[str, list[int]] = {job.name: [] for job in self.left}
+
+    def num_deaths(self, job: Job) -> int:
+        """How many workers died with a video."""
+        return len(self._saved[job.name])
+
+    def note_death(self, job: Job, error: WorkerDiedError) -> bool:
+        """Note that a worker died with a video.
+
+        Returns:
+            Whether the video is given up: the last `max_deaths` workers added no save.
+        """
+        saved = self._saved[job.name]
+        saved.append(self.known[job.name].num_saved)
+        last = saved[-self._max_deaths :]
+        if len(last) < self._max_deaths or len(set(last)) > 1:
+            return False
+        text = f"{self._max_deaths} workers died with it; the last: {error}"
+        self.rows[job.name] = Row(job.name, job.video, "skipped", deaths=len(saved), error=text)
+        return True
+
+    def fail(self, job: Job, error: Exception) -> None:
+        """Note that a video cannot be tracked."""
+        self.rows[job.name] = Row(
+            job.name, job.video, "failed", deaths=self.num_deaths(job), error=str(error)
+        )
+
+    def finish(self, job: Job, told: dict[str, Any]) -> None:
+        """Note the row of a video that is done."""
+        row = row_of({**told, "deaths": self.num_deaths(job)})
+        self.rows[job.name] = row
+        self.known[job.name] = Progress(job.name, row.frames, row.frames)
+
+    def result(self) -> list[Row]:
+        """A row for each video, in the order in which they were given."""
+        return [self.rows[job.name] for job in self._jobs]
 
 
 class _Fleet:
     """The waiting videos, and the workers."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        load: Load,
-        settings: Settings,
-        store: Store,
-        scratch: Path,
-        max_deaths: int,
-    ):
-        self._cluster, self._load, self._settings = cluster, load, settings
-        self._store, self._scratch, self._max_deaths = store, scratch, max_deaths
+    def __init__(self, cluster: Cluster, load: Load, work: Work):
+        self._cluster, self._load, self._work = cluster, load, work
         self._queue: deque[Job] = deque()
         self._starting: dict[Any, Any] = {}  # each worker's answer once it has the model
         self._busy: dict[Any, tuple[Any, Job]] = {}  # the row it will return
         self._num_failed_starts = 0
-        self._deaths: dict[str, list[int]] = {}  # for each job, what was saved at each death
-        self.known: dict[str, Progress] = {}
-        self._rows: dict[str, Row] = {}
 
-    def run(self, jobs: list[Job], on_progress: OnProgress | None) -> dict[str, Row]:
-        """Track all videos; returns a row for each, by name."""
-        ray = self._cluster.ray
-        for job in jobs:
-            self.known[job.name] = Progress(job.name, 0, num_frames_by_header(job.video))
+    def run(self, on_progress: OnProgress | None) -> None:
+        """Track all videos that are left."""
+        ray, known = self._cluster.ray, self._work.known
         self._queue.extend(
-            sorted(jobs, key=lambda job: self.known[job.name].num_frames, reverse=True)
+            sorted(self._work.left, key=lambda job: known[job.name].num_frames, reverse=True)
         )
-        count = self._cluster.count(len(jobs))
+        count = self._cluster.count(len(self._queue))
         while self._queue or self._busy:
             while self._queue and len(self._starting) < min(
                 count - len(self._busy), len(self._queue)
@@ -171,12 +222,11 @@ class _Fleet:
                     self._started(reference)
                 else:
                     self._ended(reference)
-            self.known.update(self._cluster.watch([actor for actor, _ in self._busy.values()]))
+            known.update(self._cluster.watch([actor for actor, _ in self._busy.values()]))
             if on_progress is not None:
-                on_progress(dict(self.known))
+                on_progress(dict(known))
         for actor in self._starting.values():
             ray.kill(actor)
-        return self._rows
 
     def _start(self) -> None:
         actor = self._cluster.start()
@@ -202,40 +252,24 @@ class _Fleet:
             self._cluster.ray.kill(actor)
             return
         job = self._queue.popleft()
-        reference = actor.track.remote(job, self._settings, self._store.url, self._scratch)
+        work = self._work
+        reference = actor.track.remote(job, work.settings, work.store.url, work.scratch)
         self._busy[reference] = actor, job
 
     def _ended(self, reference: Any) -> None:
         actor, job = self._busy.pop(reference)
-        num_deaths = len(self._deaths.get(job.name, []))
         try:
-            row = self._cluster.result(reference)
+            told = self._cluster.result(reference)
         except WorkerError as error:
-            self._rows[job.name] = Row(
-                job.name, job.video, "failed", deaths=num_deaths, error=str(error)
-            )
+            self._work.fail(job, error)
         except WorkerDiedError as error:
-            self._died(job, error)
+            if not self._work.note_death(job, error):
+                self._queue.appendleft(job)
             self._cluster.ray.kill(actor)  # it may only be unreachable
             return
         else:
-            self._rows[job.name] = row_of({**row, "deaths": num_deaths})
-            self.known[job.name] = Progress(job.name, row["frames"], row["frames"])
+            self._work.finish(job, told)
         self._give(actor)
-
-    def _died(self, job: Job, error: WorkerDiedError) -> None:
-        saved = self._deaths.setdefault(job.name, [])
-        saved.append(self.known[job.name].num_saved)
-        if len(saved) >= self._max_deaths and len(set(saved[-self._max_deaths :])) == 1:
-            self._rows[job.name] = Row(
-                job.name,
-                job.video,
-                "skipped",
-                deaths=len(saved),
-                error=f"{self._max_deaths} workers died with it; the last: {error}",
-            )
-            return
-        self._queue.appendleft(job)
 
 
 def row_of(told: dict[str, Any]) -> Row:

@@ -17,10 +17,9 @@ from longsam.fleet.engine import (
     WorkerError,
     Workers,
 )
-from longsam.fleet.jobs import Job, Load, Settings, check_names, num_frames_by_header
+from longsam.fleet.jobs import Job, Load, Settings
 from longsam.fleet.parts import PartWorker, merge, parts_of
-from longsam.fleet.run import Row, finished_rows, row_of
-from longsam.fleet.store import Store
+from longsam.fleet.run import Row, Work
 from longsam.fleet.video import MASKS, Progress, clear, locked
 
 
@@ -68,52 +67,35 @@ def track_together(
         RuntimeError: The model cannot be built.
         ImportError: Ray or fsspec is not installed.
     """
-    jobs, settings, workers = list(jobs), settings or Settings(), workers or Workers()
-    check_names(jobs)
-    for name, number in (("max_deaths", max_deaths), ("num_ahead", num_ahead)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} is {number}; it must be 1 or more.")
-    if settings.batch_objects:
+    if num_ahead is not None and num_ahead < 1:
+        raise ValueError(f"num_ahead is {num_ahead}; it must be 1 or more.")
+    if settings is not None and settings.batch_objects:
         raise ValueError("batch_objects: objects are split among workers; leave it out.")
-    store = Store(out)
-    where = store.scratch() if scratch is None else Path(scratch).absolute()
-    rows = finished_rows(store, jobs, settings)
-    left = [job for job in jobs if job.name not in rows]
-    if left:
-        with Cluster(workers) as cluster:
-            team = _Team(cluster, load, settings, num_ahead, max_deaths)
-            team.known = {
-                job.name: Progress(job.name, 0, num_frames_by_header(job.video)) for job in jobs
-            }
-            for job in left:
-                rows[job.name] = team.track(job, store, where / job.name, on_progress)
+    work = Work(jobs, settings, out, scratch, max_deaths)
+    if work.left:
+        with Cluster(workers or Workers()) as cluster:
+            team = _Team(cluster, load, work, num_ahead)
+            for job in work.left:
+                team.track(job, on_progress)
             team.end()
-    return [rows[job.name] for job in jobs]
+    return work.result()
 
 
 class _Team:
     """All workers, which share one video at a time."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        load: Load,
-        settings: Settings,
-        num_ahead: int | None,
-        max_deaths: int,
-    ):
-        self._cluster, self._load, self._settings = cluster, load, settings
+    def __init__(self, cluster: Cluster, load: Load, work: Work, num_ahead: int | None):
+        self._cluster, self._load, self._work = cluster, load, work
+        self._settings = work.settings
         self._count = cluster.count(10**6)
         self._num_ahead = 2 * self._count + 2 if num_ahead is None else num_ahead
-        self._max_deaths = max_deaths
         self._actors: list[Any] = []
-        self.known: dict[str, Progress] = {}
 
-    def track(self, job: Job, store: Store, scratch: Path, on_progress: OnProgress | None) -> Row:
+    def track(self, job: Job, on_progress: OnProgress | None) -> None:
         """One video; any error is in its row."""
-        began, saved = time.perf_counter(), list[int]()
+        began, work = time.perf_counter(), self._work
         try:
-            with locked(scratch) as folder:
+            with locked(work.scratch / job.name) as folder:
                 parts = parts_of(job, self._count)
                 if len(parts) > 1 and "png" in self._settings.formats:
                     raise ValueError(
@@ -126,25 +108,19 @@ class _Team:
                         break
                     except WorkerDiedError as error:
                         self.end()
-                        saved.append(self.known[job.name].num_saved)
-                        if len(saved) >= self._max_deaths and (
-                            len(set(saved[-self._max_deaths :])) == 1
-                        ):
-                            text = f"{self._max_deaths} workers died with it; the last: {error}"
-                            return Row(
-                                job.name, job.video, "skipped", deaths=len(saved), error=text
-                            )
+                        if work.note_death(job, error):
+                            return
                 row = {"name": job.name, "video": job.video, "status": "done", **told}
                 masks = self._merged(job, parts, folder)
                 row["seconds"] = round(time.perf_counter() - began, 3)
-                store.upload(masks, job.name, self._settings.digest(job), row)
+                work.store.upload(masks, job.name, self._settings.digest(job), row)
                 clear(folder)
-                return row_of({**row, "deaths": len(saved)})
+                work.finish(job, row)
         except ModelError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
             self.end()  # the others wait for features that will not come
-            return Row(job.name, job.video, "failed", deaths=len(saved), error=str(error))
+            work.fail(job, error)
 
     def end(self) -> None:
         """End all workers; the next video starts new ones."""
@@ -173,19 +149,17 @@ class _Team:
                 self._cluster.result(reference)
             seen = list(self._cluster.watch(trackers).values())
             if len(seen) == len(trackers):
-                self.known[job.name] = Progress(
+                self._work.known[job.name] = Progress(
                     job.name,
                     min(each.num_done for each in seen),
                     seen[0].num_frames,
                     min(each.num_saved for each in seen),
                 )
             if on_progress is not None:
-                on_progress(dict(self.known))
+                on_progress(dict(self._work.known))
         ray.kill(desk)
         rows = [self._cluster.result(reference) for reference in tracking]
         resumed = [row["resumed_at"] for row in rows if row["resumed_at"] is not None]
-        frames = rows[0]["frames"]
-        self.known[job.name] = Progress(job.name, frames, frames)
         tracked = max(row["tracked_seconds"] for row in rows)
         return {**rows[0], "resumed_at": min(resumed, default=None), "tracked_seconds": tracked}
 
