@@ -134,6 +134,7 @@ def main() -> None:
             if part == "time"
             else summarised(progress, part, numbers_of[part], lengths[part])
         )
+        numbers[part]["commit"] = report.COMMIT
         for objects in ("one", "several"):
             for method, one in numbers[part].get(objects, {}).items():
                 print(part, objects, method, {name: one[name] for name in SHOWN})

@@ -619,6 +619,23 @@ def policy_quality() -> str:
     )
 
 
+@measured
+def policy_long() -> str:
+    run = numbers("policies")["long"]
+    head = ("policy", "Q", "less upstream's", "of the first 500 frames", "of the last 500")
+    rows = []
+    for method, name in POLICIES.items():
+        one, blocks = run["one"][method], run["Q_by_block"][method]
+        less = _between(one["Q_less"]["none"]) if method != "none" else ""
+        rows.append([name, f"{one['Q']:.3f}", less, f"{blocks[0]:.3f}", f"{blocks[-1]:.3f}"])
+    plain = run["one"]["none"]
+    return (
+        table(head, rows)
+        + f"\n\n{plain['num_videos']} videos of {run['num_frames']:,} frames, one object of each, "
+        f"{plain['num_returns']} returns ({source('policies')})."
+    )
+
+
 def _between(difference: list[float]) -> str:
     mean, low, high = difference
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
