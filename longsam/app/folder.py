@@ -75,7 +75,7 @@ class Folder:
         )
 
     def keep_only_rle(self, record: Record) -> tuple[Record, list[Path]]:
-        """Move the other formats of a run of `longsam track` aside; the page exports them anew.
+        """Move the other formats of a run of `longsam track` aside; the page exports them again.
 
         Returns:
             (the record of the run as it is now, where the files of other formats are).
