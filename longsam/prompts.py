@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import Image
 
 from longsam import LongVideoPredictor, State
 from longsam.frames import IMAGE_FORMATS, FrameSource
-from longsam.masks.ids import ObjectId
+from longsam.masks.ids import ObjectId, check_obj_id
 from longsam.masks.lines import MAX_PIXELS
 
 MAX_GREY_LABEL = 64
@@ -65,13 +65,15 @@ def checked_entry(entry: Any) -> dict[str, Any]:
     obj_id, frame_idx = given.get("object"), given.get("frame", 0)
     if isinstance(obj_id, bool) or not isinstance(obj_id, (int, str)):
         raise ValueError(f'"object" is {obj_id!r}; it must be a whole number or text')
+    if isinstance(frame_idx, float) and frame_idx.is_integer():  # in tables with gaps
+        frame_idx = int(frame_idx)
     if isinstance(frame_idx, bool) or not isinstance(frame_idx, int) or frame_idx < 0:
         raise ValueError(f'"frame" is {frame_idx!r}; it must be a whole number of 0 or more')
     checked: dict[str, Any] = {"frame": frame_idx, "object": obj_id}
     if "points" in given:
         checked["points"] = [_numbers("points", xy, 2) for xy in _listed(given, "points")]
         checked["labels"] = _labels_of(given, len(checked["points"]))
-    elif "labels" in given:
+    elif len(_listed(given, "labels")) > 0:
         raise ValueError('there are "labels" without "points"')
     if "box" in given:
         checked["box"] = _numbers("box", given["box"], 4)
@@ -110,10 +112,11 @@ def numbered(prompts: list[Prompt]) -> dict[tuple[ObjectId, int], list[Prompt]]:
     one prompt for each; the objects are those that a PNG of longsam names, else these numbers.
 
     Raises:
-        ValueError: A mask cannot be read, or an object has several boxes or masks on a frame.
+        ValueError: A mask cannot be read, an object has several boxes or masks on a frame, or an
+            id cannot be written to a file.
     """
     prompts = [one for prompt in prompts for one in _each_object(prompt)]
-    named = {p.obj_id for p in prompts if p.obj_id is not None}
+    named = {check_obj_id(p.obj_id) for p in prompts if p.obj_id is not None}
     free = (number for number in range(1, len(prompts) + len(named) + 1) if number not in named)
     grouped: dict[tuple[ObjectId, int], list[Prompt]] = {}
     for prompt in prompts:
@@ -124,7 +127,7 @@ def numbered(prompts: list[Prompt]) -> dict[tuple[ObjectId, int], list[Prompt]]:
         if len(boxes) > 1 or len(masks) > 1 or (masks and len(group) > 1):
             raise ValueError(
                 f"Object {obj_id} has more than one box or mask on frame {frame_idx}, or a mask "
-                "besides other prompts. Give one, or points; name other objects by :OBJECT."
+                "besides other prompts. Give one, or points; another object needs its own name."
             )
     return grouped
 
@@ -213,10 +216,10 @@ def add(
 
 
 def _listed(given: Mapping[str, Any], name: str) -> list[Any]:
-    try:
-        return list(given[name])
-    except TypeError as error:
-        raise ValueError(f'"{name}" is {given[name]!r}; it must be a list') from error
+    values = given.get(name, [])
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise ValueError(f'"{name}" is {values!r}; it must be a list')
+    return list(values)
 
 
 def _labels_of(given: Mapping[str, Any], num_points: int) -> list[int]:
@@ -230,10 +233,10 @@ def _labels_of(given: Mapping[str, Any], num_points: int) -> list[int]:
 
 
 def _numbers(name: str, values: Any, count: int) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
-        numbers = []
+    numbers: list[float] = []
+    if not isinstance(values, (str, bytes, Mapping)):
+        with suppress(TypeError, ValueError, OverflowError):
+            numbers = [float(x) for x in values if not isinstance(x, (str, bytes, bool))]
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         what = "[x, y]" if count == 2 else "[x0, y0, x1, y1]"
         raise ValueError(f'"{name}" has {values!r}; it must be {what} in pixels')

@@ -357,6 +357,8 @@ def test_a_file_on_a_server_without_range_requests(
         url = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(RuntimeError, match=r"range requests: download it.*faststart"):
             LiveVideo(f"{url}/index_last.mp4")
+        with pytest.raises(RuntimeError, match=r"ffplay URL`\.$"):
+            LiveVideo(f"{url}/none.mp4")
         with LiveVideo(f"{url}/index_first.mp4") as live:
             steps = ours.propagate_in_video(prompted(ours, live))
             assert [next(steps)[0] for _ in range(3)] == [0, 1, 2]

@@ -27,6 +27,10 @@ from longsam.fleet import Job
         (b'[{"frame": 2.7, "object": 1, "points": [[1, 2]]}]', 'prompt 0: "frame" is 2.7'),
         (b'[{"object": 1, "points": [[1, 2]], "labels": [2]}]', r'prompt 0: "labels" is \[2\]'),
         (b'[{"object": 1, "points": [[1, NaN]]}]', 'prompt 0: "points" has'),
+        (b'[{"object": 1, "points": ["12"]}]', 'prompt 0: "points" has'),
+        (b'[{"object": 1, "points": "12"}]', 'prompt 0: "points" is'),
+        (b'[{"object": 1, "box": "1234"}]', 'prompt 0: "box" has'),
+        (b'[{"object": 1, "box": [true, 1, 2, 3]}]', 'prompt 0: "box" has'),
         (b'["object"]', "prompt 0: the prompt 'object' is not an object in braces"),
         (b'[{"object": 1, "mask": 5}]', "prompt 0: "),
     ],
@@ -36,6 +40,22 @@ def test_json_that_is_no_list_of_prompts(content: bytes, why: str, tmp_path: Pat
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"prompts\.json.* {why}"):
         prompt_flags.from_json(path)
+
+
+def test_numbers_as_tables_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text('[{"frame": 3.0, "object": 1, "box": [1, 2, 3, 4], "labels": []}]')
+    assert prompt_flags.from_json(path) == [prompts.Prompt("box", (1, 2, 3, 4), 3, 1)]
+
+
+@pytest.mark.parametrize("obj_id", ["a" * 3000, 2**77])
+def test_an_id_that_cannot_be_written(obj_id: int | str) -> None:
+    for given in (
+        lambda: prompts.numbered([prompts.Prompt("point", (1, 2), 0, obj_id)]),
+        lambda: Job("a.mp4", ({"object": obj_id, "points": [[1, 2]]},)),
+    ):
+        with pytest.raises(ValueError, match="at most"):
+            given()
 
 
 def png(width: int, height: int) -> bytes:

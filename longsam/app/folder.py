@@ -46,8 +46,7 @@ class Folder:
         if header is not None and "rle" not in header.formats:
             raise ValueError(
                 f"{path} was written with the formats {list(header.formats)}. The page reads and "
-                "writes rle, and exports the others; choose another folder, or track with --format "
-                "rle."
+                "writes rle; choose another folder, or track with --format rle."
             )
 
     @property
@@ -75,16 +74,15 @@ class Folder:
         )
 
     def keep_only_rle(self, record: Record) -> tuple[Record, list[Path]]:
-        """Move the other formats of a run of `longsam track` aside; the page exports them again.
+        """Move the other formats of a run of `longsam track` aside.
 
         Returns:
             (the record of the run as it is now, where the files of other formats are).
         """
-        moved = keep_only_rle(self.path, record.formats)
         if record.formats != ["rle"]:
             record = replace(record, formats=["rle"])
             record.write(self.path)
-        return record, moved
+        return record, keep_only_rle(self.path)
 
     def cut(self, last_frame_idx: int, *, correcting: bool) -> None:
         """Drop the masks that were written after a frame; -1 drops all."""

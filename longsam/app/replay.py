@@ -38,7 +38,7 @@ def reopen(run: Project) -> None:
     if moved:
         run.warn(
             f"{', '.join(path.name for path in moved)} of the run are in {moved[0].parent} now: "
-            "here masks are kept as rle, and Export makes the others."
+            "the page keeps masks as rle. Export draws the overlay again, and writes DAVIS's PNGs."
         )
     run.folder.cut(run.state.last_frame_idx, correcting=is_correcting)
     run.read_tracked()

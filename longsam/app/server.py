@@ -83,17 +83,17 @@ class App:
     Args:
         model: How the predictor is made.
         videos: By the name that the page has for it: the video, and the folder of its project.
-        on_refused: Called with the reason if the one video cannot be opened.
+        say: Called with "warning" or "error" and a text, if no page is there to show it.
     """
 
     def __init__(
         self,
         model: Model,
         videos: dict[str, tuple[Path, Path]],
-        on_refused: Callable[[str], object],
+        say: Callable[[str, str], object],
     ):
         self.videos = videos
-        self._on_refused = on_refused
+        self._say = say
         self.session = Session(model, self._event)
         self.pictures: Pictures | None = None
         self.controlling: str | None = None
@@ -124,7 +124,6 @@ class App:
         try:
             await self.open(name)
         except Exception as error:
-            self._on_refused(str(error))
             self._event({"type": "message", "level": "error", "text": f"{error}"})
 
     async def open(self, name: str) -> None:
@@ -187,6 +186,7 @@ class App:
     def _spread(self, event: Event) -> None:
         if not self._pages and event["type"] == "message":  # what opening a folder has to say
             self._unseen.append(event)
+            self._say(event["level"], event["text"])
         for tab, queue in list(self._pages.items()):
             try:
                 queue.put_nowait(self.event_for(event, tab))

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     app = App(
         Model(load, computing, record, name),
         videos,
-        lambda why: print(f"longsam: error: {why}", file=sys.stderr, flush=True),
+        lambda level, text: print(f"longsam: {level}: {text}", file=sys.stderr, flush=True),
     )
     token = new_token()
     with closing(_listen(options.host, options.port)) as listening:

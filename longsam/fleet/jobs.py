@@ -32,10 +32,10 @@ class Job:
 
     Args:
         video: A video file or a folder of images, by a path that every worker can read.
-        prompts: For each object and frame one dict: "frame" (0), "object" (an integer or text), and
-            "points" [[x, y], ...] with "labels" (1 on the object, 0 beside it), "box" [x0, y0, x1,
-            y1], or "mask", the path of an image that is black outside the object; in pixels of the
-            video.
+        prompts: Dicts, one or more for each object and frame: "frame" (0), "object" (an integer or
+            text), and "points" [[x, y], ...] with "labels" (1 on the object, 0 beside it), "box"
+            [x0, y0, x1, y1], or "mask", the path of an image that is black outside the object; in
+            pixels of the video.
         name: The name of its folder of masks; "" takes the video's, without the suffix.
 
     Raises:

@@ -1,5 +1,6 @@
 """Network streams, which reconnect when they are lost."""
 
+import errno
 import re
 import threading
 import time
@@ -84,7 +85,7 @@ class NetworkStream:
         """
         num_frames, lost_at, attempts = 0, 0.0, 0
         while True:
-            why = "it ended"
+            why, hint = "it ended", ""
             try:
                 with self._open() as container:
                     scalers: dict[int | None, Scaler] = {}
@@ -98,11 +99,11 @@ class NetworkStream:
                     if container.duration:
                         return  # a file on a server, read to its end
             except (av.FFmpegError, OSError) as error:
-                why = reason(error)
+                why, hint = reason(error), self._hint(error)
             if num_frames == 0:
                 raise RuntimeError(
                     f"{self._url} cannot be opened, or sends no video ({why}). Check the address, "
-                    f"the password and that it plays elsewhere: `ffplay URL`.{self._hint()}"
+                    f"the password and that it plays elsewhere: `ffplay URL`.{hint}"
                 )
             if self._reconnect_seconds == 0:
                 return
@@ -113,9 +114,10 @@ class NetworkStream:
             if self._stop.is_set():
                 return
 
-    def _hint(self) -> str:
-        """What hinders files on a web server."""
-        if not self._url.lower().startswith(("http://", "https://")):
+    def _hint(self, error: Exception) -> str:
+        """What may hinder a file on a web server."""
+        is_on_web = self._url.lower().startswith(("http://", "https://"))
+        if not is_on_web or getattr(error, "errno", None) != errno.EIO:
             return ""
         return (
             " An MP4 or MOV file with its index at the end can be read only from a server that "

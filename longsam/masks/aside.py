@@ -4,7 +4,6 @@ import datetime
 import os
 import shutil
 from array import array
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from longsam.masks.lock import FolderLock
 from longsam.masks.output import frames_between, remove_pngs
 from longsam.masks.overlay_file import ENDS, FINISHED, STREAM
 
-FILES = {"png": ("png",), "object_png": ("object_png",), "overlay": (FINISHED, STREAM, ENDS)}
-"""Files and folders of the formats beside "rle"."""
+FILES_BESIDE_RLE = ("png", "object_png", FINISHED, STREAM, ENDS)
+"""Files and folders of the other formats."""
 
 
 def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
@@ -48,14 +47,13 @@ def keep_aside(folder: Path, found: Scan, kept: Extent) -> Path:
     return aside
 
 
-def keep_only_rle(folder: Path, formats: Iterable[str]) -> list[Path]:
-    """Move the files of all formats but "rle" into a dated folder within the folder.
+def keep_only_rle(folder: Path) -> list[Path]:
+    """Give up all formats but "rle": their files are moved into a dated folder within the folder.
 
-    A writer then continues with "rle" alone. If killed, calling it again continues.
+    A writer then continues with "rle" alone. If killed, calling it again continues. Links stay.
 
     Args:
         folder: A folder of masks that has "rle" among its formats.
-        formats: Those of the run; an overlay that was drawn after tracking is not in the index.
 
     Returns:
         Where the files are now; none if there are none.
@@ -68,31 +66,35 @@ def keep_only_rle(folder: Path, formats: Iterable[str]) -> list[Path]:
         header, start = read_header(folder / INDEX)
         if header is None:
             return []
-        assert "rle" in header.formats
-        others = {*header.formats, *formats} - {"rle"}
-        names = [name for format in FILES if format in others for name in FILES[format]]
-        there = [folder / name for name in names if os.path.lexists(folder / name)]
-        moved = []
-        if there:
-            aside = _new_folder(folder, "moved")
-            moved = [path.rename(aside / path.name) for path in there]
-        if header.formats == ("rle",):
-            return moved
-        index = AppendFile(folder / f"{INDEX}.partial")
-        try:
-            index.write(replace(header, formats=("rle",)).to_line())
-            with open_regular(folder / INDEX) as file:
-                file.seek(start)
-                while block := file.read(1 << 20):
-                    index.write(block)
-            index.sync()
-        finally:
-            index.close()
-        os.replace(index.path, folder / INDEX)
+        if header.formats != ("rle",):
+            _write_header(folder, replace(header, formats=("rle",)), start)
+        paths = [folder / name for name in FILES_BESIDE_RLE]
+        there = [path for path in paths if path.exists() and not path.is_symlink()]
+        if not there:
+            return []
+        aside = _new_folder(folder, "moved")
+        moved = [path.rename(aside / path.name) for path in there]
+        sync(aside)
         sync(folder)
         return moved
     finally:
         lock.release()
+
+
+def _write_header(folder: Path, header: Header, start: int) -> None:
+    """Replace the header of an index, whose frames begin at a byte."""
+    index = AppendFile(folder / f"{INDEX}.partial")
+    try:
+        index.write(header.to_line())
+        with open_regular(folder / INDEX) as file:
+            file.seek(start)
+            while block := file.read(1 << 20):
+                index.write(block)
+        index.sync()
+    finally:
+        index.close()
+    os.replace(index.path, folder / INDEX)
+    sync(folder)
 
 
 def _new_folder(folder: Path, word: str) -> Path:
