@@ -24,6 +24,7 @@ from longsam.policies import (
     Recall,
     Sam2Long,
     Samurai,
+    Spaced,
     TrackedFrame,
     Upstream,
 )
@@ -39,6 +40,7 @@ SPLITS = Sam2Long(certain_score=3.0)
 """Hypotheses split and end often: the testing model is seldom surer than that."""
 
 POLICIES = {
+    "spaced": Spaced(),
     "samurai": Samurai(),
     "dam4sam": OFTEN,
     "sam2long": SPLITS,
@@ -357,7 +359,7 @@ class Mirrored:
         return self.video[len(self.video) - 1 - index]
 
 
-@pytest.mark.parametrize("name", ["samurai", "sam2long"])
+@pytest.mark.parametrize("name", ["spaced", "samurai", "sam2long"])
 def test_reverse_is_mirrored(model: LongVideoPredictor, hard: SyntheticVideo, name: str) -> None:
     last = len(hard) - 1
     forward = model.init_state(hard, memory_policy=POLICIES[name])
@@ -454,7 +456,7 @@ class Cycle:
         return self.video[min(place, self.period - place)]
 
 
-MOST_FRAMES = {"samurai": 7, "dam4sam": 20, "sam2long": 200}
+MOST_FRAMES = {"spaced": 10, "samurai": 7, "dam4sam": 20, "sam2long": 200}
 """What a policy holds beyond a window of 15 frames, in frames of it, with the model at 64 x 64,
 where much of that is not memory features."""
 
@@ -584,6 +586,8 @@ def test_what_cannot_hold_is_refused(
         (Samurai, {"motion_weight": math.nan}),
         (Samurai, {"presence": "low"}),
         (Samurai, {"stable_frames": 0}),
+        (Spaced, {"stride": 0}),
+        (Spaced, {"memory_iou": 2}),
         (Dam4Sam, {"stride": 0}),
         (Dam4Sam, {"max_conditioning": 1}),
         (Dam4Sam, {"anchor_iou": True}),

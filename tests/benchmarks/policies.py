@@ -32,7 +32,8 @@ It does not show what happens with the released models on real video: the model 
 videos are generated and are what it was trained on. `longsam evaluate` is for that.
 
 Writes results/policies.json and policies.png. What is done is in policies.progress.json beside
-them, from which the next run continues with the same code; --restart forgets it.
+them, from which the next run continues with the same code; --restart forgets it. With --methods,
+the numbers of the other policies stay as they are in the JSON.
 """
 
 import argparse
@@ -52,7 +53,7 @@ import report
 import torch
 from policies_follow import FIRST_SEED, SIZE, first_shown, follow, set_up
 from policies_methods import METHODS, code_of
-from policies_summary import blocks, held, plot, summary
+from policies_summary import blocks, held, joined, plot, summary
 
 import longsam
 from longsam.policies import Sam2Long
@@ -94,9 +95,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
     parser.add_argument("--restart", action="store_true", help="forget what is done")
+    parser.add_argument("--methods", help="only these, with commas (all)")
     parser.add_argument("--name", default="policies", help="of the JSON, for trials")
     options = parser.parse_args()
     parts = ["quality", "long", "time"] if options.part == "all" else [options.part]
+    asked = options.methods.split(",") if options.methods else list(METHODS)
 
     progress = Progress(options.name)
     if options.restart:
@@ -113,7 +116,7 @@ def main() -> None:
     left = {
         unit: methods
         for unit in units
-        if (methods := [method for method in METHODS if not progress.has(unit, method)])
+        if (methods := [method for method in asked if not progress.has(unit, method)])
     }
     set_up()
     if left:
@@ -132,7 +135,9 @@ def main() -> None:
         numbers[part] = (
             times(options.long_frames)
             if part == "time"
-            else summarised(progress, part, numbers_of[part], lengths[part])
+            else summarised(
+                progress, part, numbers_of[part], lengths[part], asked, numbers.get(part, {})
+            )
         )
         numbers[part]["commit"] = report.COMMIT
         for objects in ("one", "several"):
@@ -260,22 +265,33 @@ def run(units: dict[Unit, list[str]], progress: Progress, num_processes: int) ->
             raise
 
 
-def summarised(progress: Progress, part: str, num_videos: int, num_frames: int) -> dict[str, Any]:
+def summarised(
+    progress: Progress,
+    part: str,
+    num_videos: int,
+    num_frames: int,
+    methods: list[str],
+    before: dict[str, Any],
+) -> dict[str, Any]:
+    """The numbers of a part; those of other methods are taken from what was there before."""
     videos = {
         str(seed): {
-            method: progress.get(Unit(part, seed, num_frames), method) for method in METHODS
+            method: progress.get(Unit(part, seed, num_frames), method) for method in methods
         }
         for seed in range(FIRST_SEED, FIRST_SEED + num_videos)
     }
-    methods = list(METHODS)
-    found: dict[str, Any] = {"num_frames": num_frames, "one": summary(videos, methods, "one")}
-    if part == "quality":
-        found["several"] = summary(videos, methods, "several")
+    if before and (before["videos"].keys(), before["num_frames"]) != (videos.keys(), num_frames):
+        before = {}
+    known = before.get("videos", {})
+    found: dict[str, Any] = {"num_frames": num_frames}
+    for objects in ("one", "several") if part == "quality" else ("one",):
+        found[objects] = joined(summary(videos, methods, objects, known), before.get(objects, {}))
     if part == "long" and num_frames > policies_follow.BLOCK:
-        found["Q_by_block"] = blocks(videos, methods)
-    found["bytes"] = held(videos, methods)
+        found["Q_by_block"] = before.get("Q_by_block", {}) | blocks(videos, methods)
+    found["bytes"] = before.get("bytes", {}) | held(videos, methods)
     found["videos"] = {
-        seed: {
+        seed: known.get(seed, {})
+        | {
             method: {obj: [count["J"], count["Q"]] for obj, count in one["objects"].items()}
             for method, one in by_method.items()
         }

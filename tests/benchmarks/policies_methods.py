@@ -21,6 +21,7 @@ METHODS: dict[str, Any] = {
     "samurai": "samurai",
     "dam4sam": "dam4sam",
     "sam2long": "sam2long",
+    "spaced": "spaced",
 }
 
 

@@ -42,8 +42,16 @@ def rows_of(videos: dict[str, Any], method: str, objects: str) -> list[dict[str,
     return rows
 
 
-def summary(videos: dict[str, Any], methods: list[str], objects: str) -> dict[str, Any]:
+def summary(
+    videos: dict[str, Any], methods: list[str], objects: str, known: dict[str, Any]
+) -> dict[str, Any]:
     """Of each method means and shares, and differences from each other one.
+
+    Args:
+        videos: As in `rows_of`.
+        methods: Those that were measured now.
+        objects: As in `rows_of`.
+        known: By seed, method and object J and Q of an earlier run.
 
     A difference is [mean, 2.5 %, 97.5 %] of a bootstrap that draws whole videos, the same ones for
     both methods.
@@ -54,6 +62,14 @@ def summary(videos: dict[str, Any], methods: list[str], objects: str) -> dict[st
     for method in methods:
         rows = rows_of(videos, method, objects)
         columns[method] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    others = {method: column["Q"] for method, column in columns.items()}
+    for method in next(iter(known.values()), {}):
+        column = np.array([_known_q(known[seed][method], videos[seed], objects) for seed in videos])
+        if method in others and not np.allclose(column, others[method], atol=1e-9, equal_nan=True):
+            raise SystemExit(
+                f"{method} does not give the same Q as in the JSON: measure all again."
+            )
+        others[method] = column
     of_all: dict[str, Any] = {}
     for method, own in columns.items():
         one: dict[str, Any] = {"num_videos": len(videos)}
@@ -63,11 +79,11 @@ def summary(videos: dict[str, Any], methods: list[str], objects: str) -> dict[st
             one[share] = rounded(own[part].sum() / max(own[whole].sum(), 1))
             one[part], one[whole] = int(own[part].sum()), int(own[whole].sum())
         one["Q_less"] = {
-            other: difference(own["Q"] - columns[other]["Q"], drawn)
-            for other in methods
+            other: difference(own["Q"] - column, drawn)
+            for other, column in others.items()
             if other != method
         }
-        if method != "none":
+        if method != "none" and "none" in columns:
             plain = columns["none"]
             one["J_less_none"] = difference(own["J"] - plain["J"], drawn)
             for share, (part, whole) in SHARES.items():
@@ -82,6 +98,24 @@ def summary(videos: dict[str, Any], methods: list[str], objects: str) -> dict[st
                 ]
         of_all[method] = one
     return of_all
+
+
+def _known_q(by_object: dict[str, Any], found: dict[str, Any], objects: str) -> float:
+    """The Q of a video in an earlier run."""
+    names = [next(iter(found.values()))["target"]] if objects == "one" else by_object
+    values = [by_object[str(name)][1] for name in names if by_object[str(name)][1] is not None]
+    return float(np.mean(values)) if values else np.nan
+
+
+def joined(fresh: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Summaries of methods measured now and before, with the differences between them."""
+    for method, one in before.items():
+        if method not in fresh:
+            for other, new in fresh.items():
+                mean, low, high = new["Q_less"][method]
+                one["Q_less"][other] = [-mean, -high, -low]
+    order = [*before, *(method for method in fresh if method not in before)]
+    return {method: fresh.get(method) or before[method] for method in order}
 
 
 def difference(values: Any, drawn: Any) -> list[float | None]:
