@@ -24,7 +24,6 @@ from longsam.policies import (
     Recall,
     Sam2Long,
     Samurai,
-    Spaced,
     TrackedFrame,
     Upstream,
 )
@@ -32,6 +31,7 @@ from longsam.policies.parts import largest_part
 from longsam.testing import SyntheticVideo, load_predictor
 
 REFERENCE = Path(__file__).parent / "reference" / "policies"
+DOCS = Path(__file__).parents[1] / "docs" / "policies.md"
 
 OFTEN = Dam4Sam(anchor_iou=0.3, least_size=0.5, greatest_size=2.0, anchor_box_iou=0.97)
 """With the thresholds of `dam4sam_low`: anchors are made often."""
@@ -40,11 +40,25 @@ SPLITS = Sam2Long(certain_score=3.0)
 """Hypotheses split and end often: the testing model is seldom surer than that."""
 
 POLICIES = {
-    "spaced": Spaced(),
     "samurai": Samurai(),
     "dam4sam": OFTEN,
     "sam2long": SPLITS,
 }
+
+
+def code_of_the_docs() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+def policy_of_the_docs(name: str) -> Any:
+    names: dict[str, Any] = {}
+    (block,) = (one for one in code_of_the_docs() if f"class {name}(" in one)
+    exec(compile(block.partition("\nstate = ")[0], DOCS.name, "exec"), names)
+    return names[name]()
+
+
+EVERY = POLICIES | {"spaced": policy_of_the_docs("Spaced")}
+"""With one that a user copies, and gives again when a save is loaded."""
 
 MOST_PIXELS = 5
 """By which masks may differ on another processor, on a frame."""
@@ -277,18 +291,19 @@ def test_upstreams_rule_at_any_stride(
         assert same(*masks)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_save_is_resumed_bit_for_bit(
     model: LongVideoPredictor, hard: SyntheticVideo, tmp_path: Path, name: str
 ) -> None:
-    state = model.init_state(hard, memory_policy=POLICIES[name])
+    state = model.init_state(hard, memory_policy=EVERY[name])
     prompt(model, state, hard, 2, 1)
     for frame_idx, _, _ in model.propagate_in_video(state, progress_bar=False):
         if frame_idx == 24:
             break
     model.save_state(state, tmp_path / "state.pt")
-    loaded = model.load_state(tmp_path / "state.pt", hard)
-    assert loaded["longsam"].options.memory_policy == POLICIES[name]
+    given = None if name in POLICIES else EVERY[name]
+    loaded = model.load_state(tmp_path / "state.pt", hard, memory_policy=given)
+    assert loaded["longsam"].options.memory_policy == EVERY[name]
     bytes_of = [model.memory_usage(one) for one in (state, loaded)]
     for kind in ("memory_features", "masks", "object_pointers", "policy"):
         assert bytes_of[0].get(kind) == bytes_of[1].get(kind)
@@ -299,14 +314,14 @@ def test_a_save_is_resumed_bit_for_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_rewind_gives_what_an_unbounded_window_keeps(
     model: LongVideoPredictor, hard: SyntheticVideo, tmp_path: Path, name: str
 ) -> None:
     """A correction on a forgotten frame, and the frames after it. Object 2 has anchors."""
     masks = []
     for options in ({"memory_window": 1000}, {"snapshots": Snapshots(10, tmp_path / name)}):
-        state = model.init_state(hard, memory_policy=POLICIES[name], **options)
+        state = model.init_state(hard, memory_policy=EVERY[name], **options)
         prompt(model, state, hard, 2)
         track(model, state)
         if "snapshots" in options:
@@ -359,11 +374,11 @@ class Mirrored:
         return self.video[len(self.video) - 1 - index]
 
 
-@pytest.mark.parametrize("name", ["spaced", "samurai", "sam2long"])
+@pytest.mark.parametrize("name", ["samurai", "sam2long", "spaced"])
 def test_reverse_is_mirrored(model: LongVideoPredictor, hard: SyntheticVideo, name: str) -> None:
     last = len(hard) - 1
-    forward = model.init_state(hard, memory_policy=POLICIES[name])
-    backward = model.init_state(Mirrored(hard), memory_policy=POLICIES[name])
+    forward = model.init_state(hard, memory_policy=EVERY[name])
+    backward = model.init_state(Mirrored(hard), memory_policy=EVERY[name])
     model.add_new_mask(forward, 0, 1, hard.masks(0)[0])
     model.add_new_mask(backward, last, 1, hard.masks(0)[0])
     there = track(model, forward, num=40)
@@ -461,13 +476,13 @@ MOST_FRAMES = {"spaced": 10, "samurai": 7, "dam4sam": 20, "sam2long": 200}
 where much of that is not memory features."""
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_bytes_are_the_same_after_four_times_as_many_frames(
     tiny: LongVideoPredictor, hard: SyntheticVideo, tmp_path: Path, name: str
 ) -> None:
     """Of a still video, on which what a policy holds settles: equal, memo and file too."""
     still = Cycle(hard, 1, 481)
-    state = tiny.init_state(still, memory_policy=POLICIES[name], memory_window=15)
+    state = tiny.init_state(still, memory_policy=EVERY[name], memory_window=15)
     prompt(tiny, state, hard, 0)
     after, saved = {}, {}
     for frame_idx, _, _ in tiny.propagate_in_video(state, progress_bar=False):
@@ -586,8 +601,6 @@ def test_what_cannot_hold_is_refused(
         (Samurai, {"motion_weight": math.nan}),
         (Samurai, {"presence": "low"}),
         (Samurai, {"stable_frames": 0}),
-        (Spaced, {"stride": 0}),
-        (Spaced, {"memory_iou": 2}),
         (Dam4Sam, {"stride": 0}),
         (Dam4Sam, {"max_conditioning": 1}),
         (Dam4Sam, {"anchor_iou": True}),
@@ -763,9 +776,8 @@ def test_the_code_of_the_docs_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And the policy in it does what it says."""
-    text = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
+    blocks = code_of_the_docs()
+    assert len(blocks) == 3
     hard.write(tmp_path / "video.mp4")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"predictor": model}
@@ -781,6 +793,12 @@ def test_the_code_of_the_docs_runs(
         found.append(track(model, state, num=30))
     assert same(found[0], found[1])
     assert not same(found[0], found[2])
+
+
+def test_the_policy_of_the_docs_is_what_was_measured() -> None:
+    (block,) = (one for one in code_of_the_docs() if "class Spaced(" in one)
+    measured = Path(__file__).with_name("benchmarks") / "policies_methods.py"
+    assert block[block.index("@dataclass") :].strip() in measured.read_text()
 
 
 def test_full_masks_are_upstreams(model: LongVideoPredictor) -> None:

@@ -16,7 +16,6 @@ from longsam.policies.protocol import (
 )
 from longsam.policies.sam2long import Sam2Long
 from longsam.policies.samurai import Samurai
-from longsam.policies.spaced import Spaced
 from longsam.policies.upstream import Upstream
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "Recall",
     "Sam2Long",
     "Samurai",
-    "Spaced",
     "TrackedFrame",
     "Upstream",
     "named",

@@ -8,11 +8,10 @@ from longsam.policies.dam4sam import Dam4Sam
 from longsam.policies.protocol import MemoryPolicy
 from longsam.policies.sam2long import Sam2Long
 from longsam.policies.samurai import Samurai
-from longsam.policies.spaced import Spaced
 from longsam.policies.upstream import Upstream
 
 POLICIES: Mapping[str, type[Upstream]] = {
-    policy.name: policy for policy in (Upstream, Spaced, Samurai, Dam4Sam, Sam2Long)
+    policy.name: policy for policy in (Upstream, Samurai, Dam4Sam, Sam2Long)
 }
 """The policies that come with longsam."""
 

@@ -573,6 +573,7 @@ def together_on_paper() -> str:
 def policy_costs() -> str:
     run = numbers("policies")["time"]
     names = {
+        "spaced": "spaced",
         "samurai": "SAMURAI",
         "dam4sam": "DAM4SAM",
         "sam2long_splits": "SAM2Long with three hypotheses on every frame",
@@ -592,6 +593,7 @@ POLICIES = {
     "samurai": "SAMURAI",
     "dam4sam": "DAM4SAM",
     "sam2long": "SAM2Long",
+    "spaced": "spaced (longsam's own)",
 }
 
 
@@ -608,9 +610,20 @@ def policy_quality() -> str:
         less = [_between(of["Q_less"]["none"]) if method != "none" else "" for of in (several, one)]
         shares = [percent(several[key]) for key in ("absent_called_absent", "found_again")]
         rows.append([name, f"{several['Q']:.3f}", *less, f"{several['J']:.3f}", *shares])
-    plain = quality["several"]["none"]
+    plain, spaced = (quality["several"][method] for method in ("none", "spaced"))
+    one = quality["one"]["spaced"]
+
+    def less(of: dict[str, Any]) -> str:
+        return " and ".join(
+            f"that of {POLICIES[method]} by {_between(of['Q_less'][method])}"
+            for method in ("sam2long", "dam4sam")
+        )
+
     return (
         table(head, rows)
+        + f"\n\nQ of spaced exceeds {less(spaced)}; with one object a video, {less(one)}. Its "
+        "share of absent frames called absent differs from that of upstream's rule by "
+        f"{_between(spaced['absent_called_absent_less_none'])}."
         + f"\n\n{plain['num_videos']} videos of {quality['num_frames']} frames, all objects of "
         f"each; {plain['num_absent']:,} frames without the object, "
         f"{plain['num_returns']} returns; Q of showing nothing is "
@@ -646,7 +659,7 @@ def policy_bytes() -> str:
     held = numbers("policies")["quality"]["bytes"]
     parts = [
         f"{POLICIES[method]} {held[method]['policy_bytes_an_object']['greatest'] / 1e6:.2f} MB"
-        for method in ("samurai", "dam4sam", "sam2long")
+        for method in ("spaced", "samurai", "dam4sam", "sam2long")
     ]
     whole = held["none"]["state_bytes_an_object"]["greatest"] / 1e6
     return (
