@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import numpy as np
 import psutil
 from PIL import Image
@@ -415,7 +416,9 @@ def part_memory(made: Any, hour: Path, work: Path, minutes: float) -> dict[str, 
         server.post("track")
         size = 0
         for frame_idx in range(HOUR_FRAMES):
-            answer = server.client.get(f"/api/frame/{frame_idx}.jpg?width=1280")
+            path = f"/api/frame/{frame_idx}.jpg?width=1280"
+            while (answer := server.client.get(path)).status_code == httpx.codes.CONFLICT:
+                pass  # the tab waits for another frame, which comes first
             size += len(answer.raise_for_status().content)
             if size > CACHE_BYTES:
                 break
