@@ -90,11 +90,15 @@ class Server:
             assert time.monotonic() < until, project
             time.sleep(0.02)  # there is nothing to wait on but the server's answer
 
+    @property
+    def cookie(self) -> str:
+        """What a browser sends back."""
+        return "; ".join(f"{name}={value}" for name, value in self.client.cookies.items())
+
     def page(self, tab: str) -> ClientConnection:
         """The events that a page is told."""
-        cookie = "; ".join(f"{name}={value}" for name, value in self.client.cookies.items())
         url = f"ws{self.url.removeprefix('http')}/api/events?tab={tab}"
-        return connect(url, origin=Origin(self.url), additional_headers={"Cookie": cookie})
+        return connect(url, origin=Origin(self.url), additional_headers={"Cookie": self.cookie})
 
     def tracked(self) -> dict[str, Any]:
         """The project, once no pass runs."""

@@ -61,10 +61,6 @@ def asked(server: Server, method: str, path: str, **headers: str) -> Answer:
         return Answer(answer.status, answer.headers, answer.read())
 
 
-def cookie(server: Server) -> str:
-    return "; ".join(f"{name}={value}" for name, value in server.client.cookies.items())
-
-
 def edits(*given: Any) -> tuple[str, Any]:
     return "prompts", {"object": 1, "frame": 0, "edits": list(given)}
 
@@ -77,10 +73,10 @@ def test_without_the_token_nothing_is_given(server: Server) -> None:
     for path in ("/", "/index.html", "/api/project", "/api/frame/0.jpg", "/?token=wrong"):
         assert asked(server, "GET", path).status == 401
     assert asked(server, "POST", "/api/stop", Origin=own, X_Tab=TAB).status == 401
-    name = cookie(server).split("=")[0]
+    name = server.cookie.split("=")[0]
     assert asked(server, "GET", "/api/project", Cookie=f"{name}=guess").status == 401
     assert asked(server, "GET", "/api/project", Cookie=f"{name}=; =;").status == 401
-    assert asked(server, "GET", "/api/project", Cookie=cookie(server)).status == 200
+    assert asked(server, "GET", "/api/project", Cookie=server.cookie).status == 200
 
 
 def test_the_token_is_exchanged_for_a_cookie_that_scripts_cannot_read(server: Server) -> None:
@@ -101,7 +97,7 @@ def test_the_token_is_exchanged_for_a_cookie_that_scripts_cannot_read(server: Se
 )
 def test_another_host_is_refused(server: Server, name: str) -> None:
     """DNS rebinding: a name of somebody else's that resolves to this machine."""
-    answer = asked(server, "GET", "/api/project", Cookie=cookie(server), Host=name)
+    answer = asked(server, "GET", "/api/project", Cookie=server.cookie, Host=name)
     assert answer.status in (400, 421)
     token = asked(server, "GET", f"/?token={server.token}", Host=name)
     assert token.status in (400, 421)
@@ -110,7 +106,7 @@ def test_another_host_is_refused(server: Server, name: str) -> None:
 @pytest.mark.parametrize("name", ["localhost", "localhost:9999", "127.0.0.1:1", "[::1]:8264"])
 def test_this_machines_own_names_are_taken_at_any_port(server: Server, name: str) -> None:
     """`ssh -L` changes the port."""
-    given = {"Cookie": cookie(server), "Host": name, "X_Tab": TAB}
+    given = {"Cookie": server.cookie, "Host": name, "X_Tab": TAB}
     assert asked(server, "GET", "/api/project", **given).status == 200
     given["Content_Type"] = "application/json"
     assert asked(server, "POST", "/api/control", **given, Origin=f"http://{name}").status == 200
@@ -118,7 +114,7 @@ def test_this_machines_own_names_are_taken_at_any_port(server: Server, name: str
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", None])
 def test_another_origin_changes_nothing(server: Server, origin: str | None) -> None:
-    given = {"Cookie": cookie(server), "Content_Type": "application/json", "X_Tab": TAB}
+    given = {"Cookie": server.cookie, "Content_Type": "application/json", "X_Tab": TAB}
     if origin is not None:
         given["Origin"] = origin
     assert asked(server, "POST", "/api/stop", **given).status == 403
@@ -128,7 +124,7 @@ def test_another_origin_changes_nothing(server: Server, origin: str | None) -> N
 
 def test_the_websocket_is_guarded_too(server: Server) -> None:
     url = f"ws://{host(server)}/api/events?tab=x"
-    good = {"Cookie": cookie(server)}
+    good = {"Cookie": server.cookie}
     for origin, headers in (
         (server.url, {}),
         ("https://evil.example", good),
@@ -155,7 +151,7 @@ def test_the_websocket_is_guarded_too(server: Server) -> None:
     ],
 )  # fmt: skip
 def test_paths_of_others_lead_nowhere(server: Server, path: str) -> None:
-    answer = asked(server, "GET", f"/api/{path}", Cookie=cookie(server))
+    answer = asked(server, "GET", f"/api/{path}", Cookie=server.cookie)
     assert 400 <= answer.status < 500
     assert b"root:" not in answer.body
 
@@ -164,7 +160,7 @@ def test_paths_of_others_lead_nowhere(server: Server, path: str) -> None:
     "path", ["/..%2fserver.py", "/../server.py", "/%2e%2e/log.py", "//etc/passwd"]
 )
 def test_static_files_are_those_of_the_page(server: Server, path: str) -> None:
-    assert asked(server, "GET", path, Cookie=cookie(server)).status == 404
+    assert asked(server, "GET", path, Cookie=server.cookie).status == 404
 
 
 def test_large_bodies_are_refused(server: Server) -> None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from longsam.cli.record import RECORD, Record
 from longsam.frames import open_source
 from longsam.masks import MaskFolder, render_overlay
+from longsam.masks.aside import FILES_BESIDE_RLE
 
 STATE = "state.pt"
 SNAPSHOTS = "snapshots"
@@ -27,11 +28,7 @@ INDEX = "frames.jsonl"
 OURS = (
     INDEX,
     "masks.jsonl",
-    "png",
-    "object_png",
-    "overlay.mp4",
-    "overlay.ts",
-    "overlay.ends",
+    *FILES_BESIDE_RLE,
     "writer.lock",
     STATE,
     RECORD,

@@ -7,8 +7,8 @@ from array import array
 from dataclasses import replace
 from pathlib import Path
 
-from longsam.masks.copying import copy_overlay, copy_records
-from longsam.masks.files import AppendFile, open_regular, sync
+from longsam.masks.copying import copy_bytes, copy_overlay, copy_records
+from longsam.masks.files import AppendFile, sync
 from longsam.masks.index import Extent, Scan, read_header
 from longsam.masks.lines import INDEX, Header
 from longsam.masks.lock import FolderLock
@@ -83,17 +83,14 @@ def keep_only_rle(folder: Path) -> list[Path]:
 
 def _write_header(folder: Path, header: Header, start: int) -> None:
     """Replace the header of an index, whose frames begin at a byte."""
-    index = AppendFile(folder / f"{INDEX}.partial")
+    path, partial, line = folder / INDEX, folder / f"{INDEX}.partial", header.to_line()
+    index = AppendFile(partial)
     try:
-        index.write(header.to_line())
-        with open_regular(folder / INDEX) as file:
-            file.seek(start)
-            while block := file.read(1 << 20):
-                index.write(block)
-        index.sync()
+        index.write(line)
     finally:
         index.close()
-    os.replace(index.path, folder / INDEX)
+    copy_bytes(path, start, path.stat().st_size, partial, len(line))
+    os.replace(partial, path)
     sync(folder)
 
 

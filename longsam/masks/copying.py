@@ -92,7 +92,7 @@ def copy_records(
     finally:
         index.close()
     if first_byte is not None and last_byte is not None:
-        _copy_bytes(folder / Rle.FILE, first_byte, last_byte, target / Rle.FILE, size)
+        copy_bytes(folder / Rle.FILE, first_byte, last_byte, target / Rle.FILE, size)
 
 
 def copy_overlay(folder: Path, target: Path, header: Header, stop: int, start: int = 0) -> None:
@@ -127,7 +127,19 @@ def _up_to(folder: Path, frame_idx: int | None) -> Extent:
     return extent
 
 
-def _copy_bytes(source: Path, start: int, stop: int, target: Path, size: int) -> None:
+def copy_bytes(source: Path, start: int, stop: int, target: Path, size: int) -> None:
+    """Append a part of a file to what is kept of another one, and sync it.
+
+    Args:
+        source: The file.
+        start: The first byte.
+        stop: The byte after the last one.
+        target: The other file.
+        size: How many of its bytes are kept.
+
+    Raises:
+        ValueError: The file is shorter than that.
+    """
     file = AppendFile(target, size)
     try:
         with open_regular(source) as source_file:

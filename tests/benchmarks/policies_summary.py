@@ -47,14 +47,14 @@ def summary(
 ) -> dict[str, Any]:
     """Of each method means and shares, and differences from each other one.
 
+    A difference is [mean, 2.5 %, 97.5 %] of a bootstrap that draws whole videos, the same ones for
+    both methods.
+
     Args:
         videos: As in `rows_of`.
         methods: Those that were measured now.
         objects: As in `rows_of`.
         known: By seed, method and object J and Q of an earlier run.
-
-    A difference is [mean, 2.5 %, 97.5 %] of a bootstrap that draws whole videos, the same ones for
-    both methods.
     """
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(videos), (DRAWS, len(videos)))
